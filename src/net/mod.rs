@@ -1,0 +1,3 @@
+//! Sockets and workers.
+pub mod config;
+pub use config::Config;

@@ -1,0 +1,80 @@
+//! What happened, for `observe`: metrics, log lines, records.
+
+use std::sync::Arc;
+
+use super::{CallId, UserId};
+
+/// Something to count, log or record.
+#[derive(Debug, Clone)]
+pub enum Event {
+    /// A session opened.
+    SessionOpened,
+    /// The persistent state of a call changed: the whole record, to be upserted. Newest `rev` wins.
+    Record(Arc<CallRecord>),
+}
+
+/// A call as the store keeps it. Times are milliseconds since the Unix epoch.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct CallRecord {
+    /// Id of the call.
+    pub id: CallId,
+    /// Room or conversation.
+    pub room_id: Option<Arc<str>>,
+    /// `video` or `audio`.
+    pub kind: &'static str,
+    /// `p2p` or `mesh`.
+    pub mode: &'static str,
+    /// Wire status (`ringing`, `active`, `completed`, …).
+    pub status: &'static str,
+    /// Wire reason of the end.
+    pub end_reason: Option<&'static str>,
+    /// Who started it.
+    pub initiator: UserId,
+    /// Creation.
+    pub created_at: i64,
+    /// First device reached.
+    pub ringing_at: Option<i64>,
+    /// First answer.
+    pub answered_at: Option<i64>,
+    /// End.
+    pub ended_at: Option<i64>,
+    /// Whole seconds from answer to end.
+    pub duration_s: Option<i64>,
+    /// Who ended it; `None` is the server.
+    pub ended_by: Option<UserId>,
+    /// Most participants joined at once.
+    pub participants_peak: u32,
+    /// Opaque JSON of the initiator, at most 8 KiB.
+    pub metadata: Option<Arc<str>>,
+    /// Strictly increasing per call.
+    pub rev: u64,
+    /// Everyone ever invited or joined.
+    pub participants: Vec<ParticipantRecord>,
+}
+
+/// A participant as the store keeps it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ParticipantRecord {
+    /// Who.
+    pub user: UserId,
+    /// `initiator` or `participant`.
+    pub role: &'static str,
+    /// Wire state (`invited`, `joined`, `left`, …).
+    pub state: &'static str,
+    /// Invitation.
+    pub invited_at: i64,
+    /// Join.
+    pub joined_at: Option<i64>,
+    /// Media negotiated (first answer relayed).
+    pub connected_at: Option<i64>,
+    /// Leave.
+    pub left_at: Option<i64>,
+    /// Why it left.
+    pub leave_reason: Option<&'static str>,
+    /// Audio enabled.
+    pub audio: bool,
+    /// Video enabled.
+    pub video: bool,
+    /// How often its signaling reconnected.
+    pub reconnects: u32,
+}
