@@ -1,1 +1,1 @@
-//! `app`
+//! From a configuration to a running service, and its end.

@@ -1,1 +1,1 @@
-//! `link`
+//! The only place where calls and relay meet.

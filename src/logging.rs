@@ -1,1 +1,1 @@
-//! `logging`
+//! The log: subscriber, filter, redaction.

@@ -1,1 +1,2 @@
+//! The program: see `passerelle --help`.
 fn main() {}

@@ -1,1 +1,1 @@
-//! `shutdown`
+//! The drain signal and its deadline.

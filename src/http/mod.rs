@@ -1,1 +1,1 @@
-//! `http`
+//! The shell around `signaling` and everything HTTP.

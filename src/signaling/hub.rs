@@ -2,7 +2,9 @@
 
 use std::time::Instant;
 
-use super::{ClientMessage, Close, Config, Event, IceMint, Identity, Reject, Request, ServerEvent, SessionId};
+use super::{
+    ClientMessage, Close, Config, Event, IceMint, Identity, Reject, Request, ServerEvent, SessionId,
+};
 
 /// Fills a buffer with unpredictable bytes. The shell passes the system's generator, a simulation a seeded one.
 pub type Entropy = Box<dyn FnMut(&mut [u8]) + Send>;
@@ -57,7 +59,12 @@ impl Hub {
     ///
     /// # Errors
     /// [`Reject`], to be sent as the ack's error.
-    pub fn handle(&mut self, _session: SessionId, _request: Request, _now: Now) -> Result<serde_json::Value, Reject> {
+    pub fn handle(
+        &mut self,
+        _session: SessionId,
+        _request: Request,
+        _now: Now,
+    ) -> Result<serde_json::Value, Reject> {
         todo!()
     }
     /// The transport of a session is gone (not a hang-up: participants enter their grace).

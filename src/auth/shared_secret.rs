@@ -1,0 +1,1 @@
+//! TURN REST credentials (draft-uberti-behave-turn-rest).

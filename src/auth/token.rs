@@ -1,0 +1,1 @@
+//! JSON Web Tokens of the operator's application.

@@ -1,0 +1,1 @@
+//! Static users of the relay.

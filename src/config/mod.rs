@@ -1,0 +1,1 @@
+//! From file, environment and flags to the configuration of every part.
