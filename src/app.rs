@@ -10,6 +10,7 @@ use std::time::Duration;
 use socket2::{Domain, Protocol, Socket, Type};
 
 use crate::config::{Config, Mode};
+use crate::logging;
 use crate::metrics::Metrics;
 use crate::observe::Observe;
 use crate::shutdown::{Drained, Shutdown};
@@ -47,6 +48,9 @@ pub enum AppError {
     /// The database cannot be opened.
     #[error("store.url: {0}: check the path and its permissions")]
     Store(#[from] StoreError),
+    /// The log cannot be started.
+    #[error("log: {0}")]
+    Log(#[from] logging::LogError),
     /// A metric is defined wrong.
     #[error("metrics: {0}")]
     Metrics(#[from] prometheus::Error),
@@ -57,8 +61,9 @@ pub enum AppError {
 /// # Errors
 /// It cannot start.
 pub fn run(config: Config) -> Result<(), AppError> {
+    logging::init(&config.logging)?;
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
-    runtime.block_on(serve(config))
+    runtime.block_on(serve(config)).inspect_err(|error| tracing::error!("{error}"))
 }
 
 /// Every socket but the relay's own.

@@ -10,7 +10,6 @@ use serde_json::json;
 
 use crate::app::{self, COMMIT, VERSION};
 use crate::config::{self, Config, Flag, Host, Sources};
-use crate::logging;
 
 /// STUN, TURN relay, signaling of WebRTC calls, call records and metrics in one process.
 #[derive(Debug, Parser)]
@@ -135,15 +134,9 @@ fn with_config(sources: Sources, then: impl FnOnce(Config) -> ExitCode) -> ExitC
 }
 
 fn serve(config: Config) -> ExitCode {
-    if let Err(error) = logging::init(&config.logging) {
-        return failed(1, error);
-    }
     match app::run(config) {
         Ok(()) => ExitCode::SUCCESS,
-        Err(error) => {
-            tracing::error!("{error}");
-            failed(1, error)
-        }
+        Err(error) => failed(1, error),
     }
 }
 

@@ -70,7 +70,8 @@ fn the_reference_file_is_what_the_code_says() {
         std::fs::write(&path, &expected).unwrap();
     }
     let found = std::fs::read_to_string(&path).unwrap_or_default();
-    assert_eq!(found, expected, "run REWRITE=1 cargo test --test config");
+    let differs = expected.lines().zip(found.lines()).find(|(expected, found)| expected != found);
+    assert!(found == expected, "run REWRITE=1 cargo test --test config (first difference: {differs:?})");
 }
 
 #[test]

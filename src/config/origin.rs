@@ -95,10 +95,10 @@ impl Origins {
     }
 
     fn of(&self, key: &str) -> Option<String> {
+        if let Some(overlay) = ancestors(key).find_map(|path| self.overlays.get(path)) {
+            return Some(overlay.clone());
+        }
         for path in ancestors(key) {
-            if let Some(overlay) = self.overlays.get(path) {
-                return Some(overlay.clone());
-            }
             if let Some(entry) = self.entries.iter().find(|entry| entry.path == path) {
                 let file = self.file.as_deref()?;
                 // A table has its line from its header, everything else from its value.

@@ -87,7 +87,7 @@ impl Check<'_> {
                     ),
                 ),
                 Ok(ip) if local.contains(&ip) => {
-                    self.fail(&key, format!("{text:?} is there twice: remove one"))
+                    self.fail(&key, format!("{text:?} is there twice: remove one"));
                 }
                 Ok(ip) => local.push(ip),
             }
@@ -236,7 +236,7 @@ impl Check<'_> {
                 (Ok(_), Ok(_)) => self.fail(&key, "both addresses must be IPv4, or both IPv6"),
                 (Err(_), _) => self.fail(&key, format!("{local:?} is no IP address: write it like 10.0.0.5")),
                 (_, Err(_)) => {
-                    self.fail(&key, format!("{external:?} is no IP address: write it like 198.51.100.7"))
+                    self.fail(&key, format!("{external:?} is no IP address: write it like 198.51.100.7"));
                 }
             }
         }
