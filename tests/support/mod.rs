@@ -3,7 +3,7 @@
 //! Nothing here uses the server's own code: [`stun_client`] stands on the `stun` crate's codec, which the server does
 //! not use, and [`server`] knows the program by its command line, its log and its HTTP only.
 
-#![allow(dead_code, unused_imports, reason = "each test takes its part")]
+#![allow(dead_code, unused_imports, unreachable_pub, reason = "each test takes its part")]
 
 pub mod http_get;
 pub mod program;
