@@ -3,6 +3,11 @@
 //! when a session opens, by `link` when credentials are minted.
 
 pub mod anonymous;
+mod authenticator;
 pub mod shared_secret;
 pub mod token;
 pub mod users;
+
+pub use anonymous::Mode;
+pub use authenticator::{Authenticator, Caller, Denied, Grants};
+pub use token::TokenConfig;
