@@ -3,13 +3,17 @@
 //! when a session opens, by `link` when credentials are minted.
 
 pub mod anonymous;
+mod authenticator;
 pub mod shared_secret;
 pub mod token;
 pub mod users;
 
 use smallvec::SmallVec;
 
+pub use anonymous::Mode;
+pub use authenticator::{Authenticator, Caller, Denied, Grants};
 pub use shared_secret::{Minted, SharedSecrets};
+pub use token::TokenConfig;
 pub use users::Users;
 
 use crate::stun::Algorithm;
