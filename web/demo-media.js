@@ -117,11 +117,11 @@ function paint(context, name, hue, seconds) {
   }
   context.fillStyle = '#fff';
   context.textAlign = 'center';
-  context.font = '600 44px system-ui, sans-serif';
-  context.fillText(name, WIDTH / 2, HEIGHT / 2 + 4, WIDTH - 80);
+  context.font = '600 34px system-ui, sans-serif';
+  context.fillText(name, WIDTH / 2, HEIGHT / 2 + 4, 200);
   context.globalAlpha = 0.8;
-  context.font = '22px ui-monospace, monospace';
-  context.fillText(new Date().toTimeString().slice(0, 8), WIDTH / 2, HEIGHT / 2 + 44);
+  context.font = '18px ui-monospace, monospace';
+  context.fillText(new Date().toTimeString().slice(0, 8), WIDTH / 2, HEIGHT / 2 + 36);
   context.globalAlpha = 1;
 }
 

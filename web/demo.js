@@ -75,6 +75,7 @@ const FAILURES = new Set(['failed', 'negotiationTimeout', 'connectionLost']);
 // What is shown
 
 function become(state) {
+  const focused = [$('call'), $('hangup')].includes(document.activeElement);
   dataset.state = state;
   const inCall = ['connecting', 'connected', 'reconnecting'].includes(state);
   show('lobby', state === 'lobby');
@@ -87,6 +88,7 @@ function become(state) {
   show('hangup', inCall || state === 'calling');
   show('copy-link', !inCall);
   show('leave', !inCall && state !== 'calling');
+  if (focused) $($('hangup').hidden ? 'call' : 'hangup').focus();
   $('hangup-text').textContent = state === 'calling' ? 'Cancel' : 'Hang up';
   $('relay-only').disabled = inCall || state === 'calling';
   ringer.play(state);
