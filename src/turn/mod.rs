@@ -32,6 +32,8 @@ mod server;
 mod shared;
 mod small_table;
 mod stats;
+#[cfg(test)]
+mod tests;
 mod verdict;
 
 pub use channel::ChannelNumber;
