@@ -9,11 +9,14 @@ use std::time::Duration;
 
 use socket2::{Domain, Protocol, Socket, Type};
 
+use crate::auth::Authenticator;
 use crate::config::{Config, Mode};
+use crate::http::{self, Engine, Ready, Sink};
 use crate::logging;
 use crate::metrics::Metrics;
 use crate::observe::Observe;
 use crate::shutdown::{Drained, Shutdown};
+use crate::signaling::{CallId, Entropy, Hub, IceMint, IceServer, IceServers, Now, UserId};
 use crate::store::{CallStore, Queue, StoreError};
 
 /// Version of the program.
@@ -24,8 +27,12 @@ pub const COMMIT: &str = match option_env!("PASSERELLE_COMMIT") {
     None => "unknown",
 };
 
+/// How long sessions are closed for, a slice at a time, so that clients do not come back all at once.
+const CLOSING: Duration = Duration::from_secs(2);
+/// How often a drain looks whether something still runs.
+const IDLE_POLL: Duration = Duration::from_millis(50);
 /// Longest wait for tasks and for records once everything has to stop.
-const LAST_WAIT: Duration = Duration::from_secs(5);
+const LAST_WAIT: Duration = Duration::from_secs(10);
 
 /// Why the service does not run.
 #[derive(Debug, thiserror::Error)]
@@ -51,6 +58,9 @@ pub enum AppError {
     /// The log cannot be started.
     #[error("log: {0}")]
     Log(#[from] logging::LogError),
+    /// An origin is none.
+    #[error("http.origins: {0}")]
+    Origin(#[from] http::BadOrigin),
     /// A metric is defined wrong.
     #[error("metrics: {0}")]
     Metrics(#[from] prometheus::Error),
@@ -63,10 +73,35 @@ pub enum AppError {
 pub fn run(config: Config) -> Result<(), AppError> {
     logging::init(&config.logging)?;
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
-    runtime.block_on(serve(config)).inspect_err(|error| tracing::error!("{error}"))
+    runtime.block_on(serve(config))
 }
 
-/// Every socket but the relay's own.
+async fn serve(mut config: Config) -> Result<(), AppError> {
+    for notice in &config.notices {
+        tracing::warn!("{notice}");
+    }
+    let listeners = Listeners::bind(&config)?;
+    let bound = listeners.addresses();
+    config.turn.peers.own_listeners.extend(bound.iter().map(|(_, address)| *address));
+    // relay: bind its sockets here; their addresses are what clients are told.
+    let udp = config.net.udp.clone();
+    // relay: bound.extend(udp.iter().map(|address| ("udp", *address)));
+
+    let base = Base::start(&config).await?;
+    let writer = tokio::spawn(base.records.clone().run(base.store.clone()));
+    // relay: start its workers here, with `base.metrics`, `base.observe` and `base.shutdown`.
+    let web = Web::start(&config, &base, listeners, &udp)?;
+
+    announce(&config, &bound);
+    web.ready.set_ready();
+    base.shutdown.draining().await;
+    drain(&base, &web).await;
+    finish(&base).await;
+    writer.abort();
+    Ok(())
+}
+
+/// Every TCP socket.
 struct Listeners {
     http: Vec<TcpListener>,
     metrics: Vec<TcpListener>,
@@ -75,15 +110,16 @@ struct Listeners {
 impl Listeners {
     fn bind(config: &Config) -> Result<Self, AppError> {
         Ok(Self {
-            http: bind_all("listen.http", &config.http.listen)?,
+            http: bind_all("listen.http", &config.http.http)?,
             metrics: bind_all("listen.metrics", &config.http.metrics)?,
         })
     }
 
-    fn addresses(&self) -> impl Iterator<Item = (&'static str, SocketAddr)> {
+    /// Name and bound address of each.
+    fn addresses(&self) -> Vec<(&'static str, SocketAddr)> {
         let http = self.http.iter().map(|socket| ("http", socket));
         let metrics = self.metrics.iter().map(|socket| ("metrics", socket));
-        http.chain(metrics).filter_map(|(name, socket)| Some((name, socket.local_addr().ok()?)))
+        http.chain(metrics).filter_map(|(name, socket)| Some((name, socket.local_addr().ok()?))).collect()
     }
 }
 
@@ -102,36 +138,70 @@ impl Base {
         metrics.build_info.with_label_values(&[VERSION, COMMIT]).set(1);
         let store = config.store.open().await?;
         let records = Queue::new(metrics.clone());
-        let observe = Observe::new(metrics.clone(), records.clone());
+        // link: answers whether TURN carried media of a call.
+        let observe = Observe::new(metrics.clone(), records.clone(), Arc::new(|_| false));
         let shutdown = Shutdown::new(config.shutdown);
         shutdown.hear_signals()?;
         Ok(Self { metrics, store, records, observe, shutdown })
     }
 }
 
-async fn serve(mut config: Config) -> Result<(), AppError> {
-    for notice in &config.notices {
-        tracing::warn!("{notice}");
+/// Signaling, REST, pages and metrics.
+struct Web {
+    engine: Arc<Engine>,
+    ready: Arc<Ready>,
+}
+
+impl Web {
+    fn start(
+        config: &Config,
+        base: &Base,
+        listeners: Listeners,
+        udp: &[SocketAddr],
+    ) -> Result<Self, AppError> {
+        // link: mints credentials bound to the call, and revokes them on `Event::CallEnded` in `sink`.
+        let urls = config.ice_urls(udp);
+        let ice = || Box::new(StunOnly { urls: urls.stun.clone() });
+        let observe = base.observe.clone();
+        let sink: Sink = Arc::new(move |event| observe.signaling(event));
+
+        let entropy: Entropy = Box::new(|bytes| rand::fill(bytes));
+        let hub = Hub::new(config.signaling.clone(), ice(), entropy);
+        let engine = Engine::new(hub, &config.http.limits, base.metrics.clone(), sink);
+        let ready = Arc::new(Ready::default());
+        let parts = http::Parts {
+            engine: engine.clone(),
+            authenticator: Arc::new(Authenticator::new(config.anonymous, config.jwt.as_ref())),
+            store: base.store.clone(),
+            ice: ice(),
+            ready: ready.clone(),
+            metrics: base.metrics.clone(),
+        };
+        let router = http::router(&config.http, parts)?;
+        let scrape = http::metrics_router(base.metrics.clone());
+        let shutdown = &base.shutdown;
+        for (sockets, router) in [(listeners.http, router), (listeners.metrics, scrape)] {
+            for socket in sockets {
+                let socket = tokio::net::TcpListener::from_std(socket)?;
+                shutdown.spawn(http::serve(socket, router.clone(), shutdown.stop_token()));
+            }
+        }
+        let (timers, stop) = (engine.clone(), shutdown.stop_token());
+        shutdown.spawn(async move { timers.run(stop).await });
+        Ok(Self { engine, ready })
     }
-    let listeners = Listeners::bind(&config)?;
-    let bound: Vec<(&'static str, SocketAddr)> = listeners.addresses().collect();
-    config.turn.peers.own_listeners.extend(bound.iter().map(|(_, address)| *address));
-    // relay: bind its sockets here, and add them to `bound` as ("udp", address).
+}
 
-    let base = Base::start(&config).await?;
-    let writer = tokio::spawn(base.records.clone().run(base.store.clone()));
+/// ICE servers without a relay.
+struct StunOnly {
+    urls: Vec<String>,
+}
 
-    // relay: start its workers here, with base.metrics, base.observe and base.shutdown.
-
-    // http: start it here on `listeners`, with base.metrics, base.store, base.observe and base.shutdown.
-    let _ = (&base.observe, &listeners);
-
-    announce(&config, &bound);
-    base.shutdown.draining().await;
-    drain(&base).await;
-    finish(&base).await;
-    writer.abort();
-    Ok(())
+impl IceMint for StunOnly {
+    fn mint(&mut self, _: &UserId, _: Option<&CallId>, _relay: bool, _: Now) -> IceServers {
+        let server = IceServer { urls: self.urls.clone(), username: None, credential: None };
+        IceServers { servers: vec![server], ttl: Duration::from_secs(12 * 3600) }
+    }
 }
 
 /// Says where the service is, once all of it listens.
@@ -140,28 +210,41 @@ fn announce(config: &Config, bound: &[(&'static str, SocketAddr)]) {
         tracing::info!(listener, %address, "listening");
     }
     tracing::info!(version = VERSION, allocations = config.turn.limits.allocations_total, "ready");
-    let page = |name| bound.iter().find(|(listener, _)| *listener == name).map(|(_, address)| address);
     if config.mode == Mode::Development {
-        if let Some(address) = page("http") {
+        let first = |name| bound.iter().find(|(listener, _)| *listener == name);
+        if let Some((_, address)) = first("http") {
             tracing::info!("open http://{address}/ in two browser tabs and call");
         }
-        if let Some(address) = page("metrics") {
+        if let Some((_, address)) = first("metrics") {
             tracing::info!("metrics are at http://{address}/metrics");
         }
     }
 }
 
-/// Serves what runs, takes nothing new.
-async fn drain(base: &Base) {
-    base.metrics.draining.set(1);
+/// Serves what runs and takes nothing new, then closes what is left.
+async fn drain(base: &Base, web: &Web) {
     tracing::info!("draining: nothing new is accepted, a second signal stops at once");
-    // relay, http: say when the last allocation and the last call are gone; then this is done before the deadline.
-    let idle = std::future::ready(());
-    match base.shutdown.drained(idle).await {
-        Drained::Idle => tracing::info!("drained"),
-        Drained::Deadline => tracing::warn!("drain.timeout is over: what still runs is cut"),
-        Drained::Stopped => tracing::warn!("stopped by a second signal: what still runs is cut"),
+    web.ready.set_draining();
+    web.engine.drain();
+    // relay: refuse new allocations from here on.
+    let idle = async {
+        // relay: and no allocation lives.
+        while base.observe.calls() > 0 {
+            tokio::time::sleep(IDLE_POLL).await;
+        }
+    };
+    let why = base.shutdown.drained(idle).await;
+    match why {
+        Drained::Idle => tracing::info!("no call is left"),
+        Drained::Deadline => {
+            tracing::warn!(calls = base.observe.calls(), "drain.timeout is over: calls are cut")
+        }
+        Drained::Stopped => tracing::warn!(calls = base.observe.calls(), "a second signal: calls are cut"),
     }
+    let closing = if why == Drained::Stopped { Duration::ZERO } else { CLOSING };
+    web.engine.close_all(closing).await;
+    base.shutdown.stop();
+    // relay: stop its workers here.
 }
 
 /// Waits for the last tasks and writes the last records.

@@ -1,5 +1,5 @@
 //! The end of the process: the drain signal, its deadline, the tasks that must finish. Must not know what is drained.
-//! Driven by `app`; every part holds a clone and waits for [`Shutdown::draining`] and [`Shutdown::stopping`].
+//! Driven by `app`; every part holds a clone, and waits for [`Shutdown::draining`] and [`Shutdown::stopping`].
 //!
 //! `SIGTERM` or `SIGINT` starts the drain: nothing new is accepted, what runs goes on. When nothing is left, or the
 //! deadline passes, or a second signal comes, everything stops.
@@ -105,16 +105,19 @@ impl Shutdown {
         self.tasks.spawn(task)
     }
 
-    /// Waits until `idle` is done, the deadline passes or a second signal comes; then everything stops.
+    /// A token that is cancelled when everything has to stop, for tasks that want one.
+    pub fn stop_token(&self) -> CancellationToken {
+        self.stopping.child_token()
+    }
+
+    /// Waits until `idle` is done, the deadline passes or a second signal comes.
     pub async fn drained(&self, idle: impl Future<Output = ()>) -> Drained {
-        let why = tokio::select! {
+        tokio::select! {
             biased;
             () = self.stopping.cancelled() => Drained::Stopped,
             () = idle => Drained::Idle,
             () = tokio::time::sleep(self.timeout) => Drained::Deadline,
-        };
-        self.stop();
-        why
+        }
     }
 
     /// Waits for the tasks, at most for `limit`.
@@ -179,7 +182,6 @@ mod tests {
         shutdown.drain();
         assert!(shutdown.is_draining() && !shutdown.is_stopping());
         assert_eq!(shutdown.drained(ready(())).await, Drained::Idle);
-        assert!(shutdown.is_stopping());
     }
 
     #[tokio::test]

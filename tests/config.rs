@@ -4,7 +4,8 @@ use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use passerelle::config::{self, Anonymous, Config, File, Flag, Host, Mode, Sources, reference};
+use passerelle::auth::Mode as Anonymous;
+use passerelle::config::{self, Config, File, Flag, Host, Mode, Sources, reference};
 use passerelle::turn::ExpiryPolicy;
 use proptest::prelude::*;
 use secrecy::ExposeSecret as _;
@@ -77,7 +78,11 @@ fn the_reference_file_is_what_the_code_says() {
 #[test]
 fn the_reference_file_holds_the_defaults_of_every_key() {
     let read: toml::Table = toml::from_str(&reference().unwrap()).unwrap();
-    assert_eq!(read, toml::Table::try_from(File::default()).unwrap());
+    let defaults = toml::Table::try_from(File::default()).unwrap();
+    for (section, keys) in &defaults {
+        assert_eq!(read.get(section), Some(keys), "[{section}]");
+    }
+    assert_eq!(read.len(), defaults.len());
 }
 
 #[test]
@@ -108,7 +113,7 @@ fn every_shipped_file_loads_once_its_secrets_are_there() {
         let config = load(&text).unwrap_or_else(|error| panic!("{name}: {error}"));
         assert_eq!(config.mode, Mode::File);
         assert_eq!(config.turn_secrets.len(), 1);
-        assert_eq!(config.auth.jwt.is_some(), name != "passerelle.toml");
+        assert_eq!(config.jwt.is_some(), name != "passerelle.toml");
     }
 }
 
@@ -120,7 +125,7 @@ fn a_variable_wins_over_the_file_and_a_flag_over_both() {
     let environment = [("PASSERELLE__LISTEN__HTTP", "127.0.0.1:2"), ("PASSERELLE__LOG__LEVEL", "debug")];
     let flag = Flag { name: "--http", key: "listen.http", value: "127.0.0.1:3".into() };
     let config = load_with(&text, &environment, &[flag]).unwrap();
-    assert_eq!(config.http.listen, ["127.0.0.1:3".parse().unwrap()]);
+    assert_eq!(config.http.http, ["127.0.0.1:3".parse().unwrap()]);
     assert_eq!(config.logging.filter, "debug");
     assert_eq!(config.net.workers, 3);
     assert_eq!(config.http.metrics, ["127.0.0.1:9090".parse().unwrap()]);
@@ -139,6 +144,7 @@ fn variables_hold_every_kind_of_value() {
         ("PASSERELLE__TURN__LIFETIME_MAX", "2h"),
         ("PASSERELLE__AUTH__JWT__SECRET", SECRET),
         ("PASSERELLE__AUTH__ANONYMOUS_IN_PUBLIC", "true"),
+        ("PASSERELLE__SIGNALING__RATES__INITIATE__COUNT", "60"),
         ("PASSERELLE_LOG", "not one of ours"),
         ("HOME", "/root"),
     ];
@@ -151,7 +157,8 @@ fn variables_hold_every_kind_of_value() {
     assert_eq!(config.turn_users[0].0, "alice");
     assert_eq!(config.turn.expiry, ExpiryPolicy::Cut);
     assert_eq!(config.turn.lifetime_max, Duration::from_secs(7200));
-    assert_eq!(config.auth.jwt.unwrap().secret.expose_secret(), SECRET);
+    assert_eq!((config.signaling.rates.initiate.count, config.signaling.rates.initiate.burst), (60, 5));
+    assert_eq!(config.jwt.unwrap().secret.expose_secret(), SECRET);
 }
 
 #[test]
@@ -187,9 +194,9 @@ fn development(host: &Host) -> Config {
 fn without_a_file_it_tries_out_on_one_machine() {
     let config = development(&host());
     assert_eq!(config.mode, Mode::Development);
-    assert_eq!(config.auth.anonymous, Anonymous::Loopback);
+    assert_eq!(config.anonymous, Anonymous::Loopback);
     assert_eq!(config.net.udp, ["0.0.0.0:3478".parse().unwrap(), "[::]:3478".parse().unwrap()]);
-    assert_eq!(config.http.listen, ["127.0.0.1:8080".parse().unwrap()]);
+    assert_eq!(config.http.http, ["127.0.0.1:8080".parse().unwrap()]);
     assert_eq!(config.turn.peers.allow, ["198.18.0.0/24".parse().unwrap()]);
     assert_eq!(config.turn_secrets[0].expose_secret().len(), 64);
     assert!(config.notices.iter().any(|notice| notice.contains("198.18.0.0/24")), "{:?}", config.notices);
@@ -296,6 +303,14 @@ fn networks_addresses_and_ports_say_how_they_are_written() {
         ("http.origins = [\"call.example.org\"]", "http.origins[0]: \"call.example.org\" is no origin"),
         ("store.url = \"calls.db\"", "store.url: \"calls.db\" is no database: write sqlite:PATH"),
         ("log.level = \"info,=x=\"", "log.level: "),
+        ("signaling.ring_timeout = \"5s\"", "signaling.ring_timeout: must be between ring_timeout_min and"),
+        ("signaling.grace = \"1s\"", "signaling.reconnecting_after: must not be longer than grace"),
+        ("signaling.limits.participants = 9", "signaling.limits.participants: must be 2 to 8"),
+        ("signaling.limits.sdp_bytes = 200000", "signaling.limits.frame_bytes: must not be less"),
+        (
+            "signaling.rates.join = { count = 1, per = \"0s\", burst = 1 }",
+            "passerelle.toml:2: signaling.rates.join: would refuse everything",
+        ),
     ] {
         refuses(&good(more), expected);
     }
@@ -350,7 +365,7 @@ fn a_secret_file_is_for_the_service_only() {
     std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o640)).unwrap();
     let config = load(&text).unwrap();
     assert_eq!(config.turn_secrets[0].expose_secret(), SECRET);
-    assert_eq!(config.auth.jwt.unwrap().secret.expose_secret(), SECRET);
+    assert_eq!(config.jwt.unwrap().secret.expose_secret(), SECRET);
     std::fs::write(&path, format!("{SECRET}\n{SECRET}2\n")).unwrap();
     refuses(&text, "auth.jwt.secret_file: ");
     std::fs::write(&path, "\n").unwrap();
@@ -390,7 +405,7 @@ fn strangers_get_in_only_where_that_is_said_aloud() {
     );
     assert!(load(&any("")).is_ok());
     let meant = any("auth.anonymous_in_public = true\nlisten.http = [\"0.0.0.0:8080\"]\n");
-    assert_eq!(load(&meant).unwrap().auth.anonymous, Anonymous::Any);
+    assert_eq!(load(&meant).unwrap().anonymous, Anonymous::Any);
 }
 
 #[test]

@@ -5,12 +5,13 @@ use std::net::{IpAddr, SocketAddr};
 use ipnet::IpNet;
 use secrecy::SecretString;
 
-use super::file::{self, Anonymous, File};
+use super::file::{self, File};
 use super::host::Host;
 use super::origin::{ConfigError, Origins, Problem};
 use super::secret::{self, MIN_BYTES, Secret};
-use super::{Auth, Config, Http, Jwt, Mode};
-use crate::{logging, net, shutdown, store};
+use super::{Config, Mode};
+use crate::auth::{self, TokenConfig};
+use crate::{http, logging, net, shutdown, signaling, store};
 
 /// The state of a check.
 pub(super) struct Check<'a> {
@@ -37,12 +38,15 @@ pub(super) fn check(file: File, origins: &Origins, mode: Mode, host: &Host) -> R
     check.unavailable(&file);
     let udp = check.udp(&file.listen);
     let http = check.http(&file);
-    let auth = check.auth(&file, &http);
+    check.anonymous(&file, &http);
+    let jwt = check.jwt(&file.auth.jwt);
+    let callers = file.auth.anonymous != auth::Mode::Off || jwt.is_some();
     let turn_users = check.users(&file.turn.users);
-    let turn_secrets = check.turn_secrets(&file, &auth, !udp.is_empty(), !turn_users.is_empty());
+    let turn_secrets = check.turn_secrets(&file, callers, !udp.is_empty(), !turn_users.is_empty());
     let external_ips = check.external_ips(&file.public);
     let turn = check.turn(&file, &udp, &http, &external_ips);
     let public_hosts = check.public_hosts(&file.public, &turn);
+    check.signaling(&file.signaling);
     let store = store::Config::parse(&file.store.url)
         .map_err(|message| check.fail("store.url", message))
         .unwrap_or(store::Config::Memory);
@@ -64,7 +68,8 @@ pub(super) fn check(file: File, origins: &Origins, mode: Mode, host: &Host) -> R
         external_ips,
         http,
         signaling: file.signaling,
-        auth,
+        anonymous: file.auth.anonymous,
+        jwt,
         store,
         logging: logging::Config {
             format: file.log.format,
@@ -135,9 +140,9 @@ impl Check<'_> {
         networks
     }
 
-    fn http(&mut self, file: &File) -> Http {
+    fn http(&mut self, file: &File) -> http::Config {
         for (index, origin) in file.http.origins.iter().enumerate() {
-            if !is_origin(origin) {
+            if origin != "*" && !is_origin(origin) {
                 self.fail(
                     &format!("http.origins[{index}]"),
                     format!(
@@ -150,18 +155,23 @@ impl Check<'_> {
         if let Some(open) = metrics.iter().find(|socket| !socket.ip().is_loopback()) {
             self.notices.push(format!("whoever reaches {open} may read the metrics"));
         }
-        Http {
-            listen: self.sockets("listen.http", &file.listen.http),
+        http::Config {
+            http: self.sockets("listen.http", &file.listen.http),
             metrics,
             origins: file.http.origins.clone(),
             trusted_proxies: self.networks("http.trusted_proxies", &file.http.trusted_proxies),
+            limits: http::Limits {
+                frame: file.signaling.limits.frame_bytes,
+                json_depth: file.signaling.limits.json_depth,
+                ..http::Limits::default()
+            },
         }
     }
 
-    fn auth(&mut self, file: &File, http: &Http) -> Auth {
-        let public = http.listen.iter().find(|socket| !socket.ip().is_loopback());
+    fn anonymous(&mut self, file: &File, http: &http::Config) {
+        let public = http.http.iter().find(|socket| !socket.ip().is_loopback());
         match file.auth.anonymous {
-            Anonymous::Any if !file.auth.anonymous_in_public => {
+            auth::Mode::Any if !file.auth.anonymous_in_public => {
                 if let Some(public) = public {
                     self.fail(
                         "auth.anonymous",
@@ -172,15 +182,21 @@ impl Check<'_> {
                     );
                 }
             }
-            Anonymous::Loopback => self.loopback_behind_a_proxy(file, http, public.is_none()),
-            Anonymous::Any | Anonymous::Off => {}
+            auth::Mode::Loopback => self.loopback(file, http, public.is_none()),
+            auth::Mode::Any | auth::Mode::Off => {}
         }
-        Auth { anonymous: file.auth.anonymous, jwt: self.jwt(&file.auth.jwt) }
     }
 
-    /// A proxy on this host makes every caller a loopback one, unless its X-Forwarded-For is believed; and one that
-    /// anybody may play makes anybody one.
-    fn loopback_behind_a_proxy(&mut self, file: &File, http: &Http, only_loopback: bool) {
+    /// What makes strangers look like callers on this host: a proxy whose X-Forwarded-For is not believed, one that
+    /// anybody may play, and pages of others in a browser on this host.
+    fn loopback(&mut self, file: &File, http: &http::Config, only_loopback: bool) {
+        if let Some(index) = http.origins.iter().position(|origin| origin == "*") {
+            self.fail(
+                &format!("http.origins[{index}]"),
+                "lets every page that is open in a browser on this host call without a token: name the origins, or set \
+                 auth.anonymous = \"off\"",
+            );
+        }
         if let Some(index) = http.trusted_proxies.iter().position(|network| network.prefix_len() == 0) {
             self.fail(
                 &format!("http.trusted_proxies[{index}]"),
@@ -197,7 +213,7 @@ impl Check<'_> {
         }
     }
 
-    fn jwt(&mut self, jwt: &file::Jwt) -> Option<Jwt> {
+    fn jwt(&mut self, jwt: &file::Jwt) -> Option<TokenConfig> {
         let secret = match (jwt.secret.is_empty(), jwt.secret_file.is_empty()) {
             (true, true) => {
                 for (key, used) in [("issuer", &jwt.issuer), ("audience", &jwt.audience)] {
@@ -218,10 +234,10 @@ impl Check<'_> {
             (true, false) => self.only_secret("auth.jwt.secret_file", &jwt.secret_file)?,
         };
         let some = |text: &String| (!text.is_empty()).then(|| text.clone());
-        Some(Jwt { secret, issuer: some(&jwt.issuer), audience: some(&jwt.audience) })
+        Some(TokenConfig { secret, issuer: some(&jwt.issuer), audience: some(&jwt.audience) })
     }
 
-    fn turn_secrets(&mut self, file: &File, auth: &Auth, relays: bool, users: bool) -> Vec<SecretString> {
+    fn turn_secrets(&mut self, file: &File, callers: bool, relays: bool, users: bool) -> Vec<SecretString> {
         let mut secrets = Vec::new();
         for (index, secret) in file.turn.secrets.iter().enumerate() {
             secrets.extend(self.strong(&format!("turn.secrets[{index}]"), secret.clone()));
@@ -232,7 +248,6 @@ impl Check<'_> {
             }
         }
         let written = !file.turn.secrets.is_empty() || !file.turn.secrets_file.is_empty();
-        let callers = auth.anonymous != Anonymous::Off || auth.jwt.is_some();
         if written || !relays {
             return secrets;
         }
@@ -271,6 +286,40 @@ impl Check<'_> {
             found.extend(password.map(|password| (user.name.clone(), password)));
         }
         found
+    }
+
+    fn signaling(&mut self, signaling: &signaling::Config) {
+        let ring = signaling.ring_timeout_min..=signaling.ring_timeout_max;
+        if !ring.contains(&signaling.ring_timeout) {
+            self.fail("signaling.ring_timeout", "must be between ring_timeout_min and ring_timeout_max");
+        }
+        if signaling.reconnecting_after > signaling.grace {
+            self.fail("signaling.reconnecting_after", "must not be longer than grace");
+        }
+        let limits = &signaling.limits;
+        if !(2..=8).contains(&limits.participants) {
+            self.fail("signaling.limits.participants", "must be 2 to 8: each one sends to every other");
+        }
+        if limits.sdp_bytes.max(limits.metadata_bytes) > limits.frame_bytes {
+            self.fail("signaling.limits.frame_bytes", "must not be less than sdp_bytes and metadata_bytes");
+        }
+        let rates = &signaling.rates;
+        for (name, rate) in [
+            ("frames", rates.frames),
+            ("signals", rates.signals),
+            ("candidates", rates.candidates),
+            ("initiate", rates.initiate),
+            ("join", rates.join),
+            ("leave", rates.leave),
+            ("toggle", rates.toggle),
+        ] {
+            if rate.count > 0 && (rate.per.is_zero() || rate.burst == 0) {
+                self.fail(
+                    &format!("signaling.rates.{name}"),
+                    "would refuse everything: per and burst must not be 0 (count = 0 turns the limit off)",
+                );
+            }
+        }
     }
 
     fn secrets_of(&mut self, key: &str, path: &str) -> Vec<Secret> {

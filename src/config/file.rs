@@ -9,6 +9,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::secret::Secret;
+use crate::auth::Mode;
 use crate::{logging, signaling};
 
 /// Every section.
@@ -27,7 +28,7 @@ pub struct File {
     pub limits: Limits,
     /// Web clients: signaling, REST, pages.
     pub http: Http,
-    /// The call engine: timers and limits of calls.
+    /// The call engine: how long calls ring, wait and last.
     pub signaling: signaling::Config,
     /// Certificate of the TLS listeners. Not available in this version.
     pub tls: Tls,
@@ -227,7 +228,7 @@ impl Default for Limits {
 #[serde(default, deny_unknown_fields)]
 pub struct Http {
     /// Origins whose pages may connect, e.g. `["https://call.example.org"]`. Empty: any origin with a token, the same
-    /// origin without one.
+    /// origin without one. `*`: any origin.
     pub origins: Vec<String>,
     /// Networks of the proxies whose X-Forwarded-For is believed.
     pub trusted_proxies: Vec<String>,
@@ -249,7 +250,7 @@ pub struct Tls {
 pub struct Auth {
     /// Who may call without a token: `off` nobody, `loopback` callers on this host, `any` everyone who reaches
     /// `listen.http`.
-    pub anonymous: Anonymous,
+    pub anonymous: Mode,
     /// Says that `anonymous = "any"` is meant although others than this host reach `listen.http`: whoever does may call
     /// and use the relay.
     pub anonymous_in_public: bool,
@@ -257,17 +258,6 @@ pub struct Auth {
     pub jwt: Jwt,
     /// Asking a service of yours. Not available in this version.
     pub webhook: Webhook,
-}
-
-/// See [`Auth::anonymous`].
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
-#[serde(rename_all = "lowercase")]
-#[allow(missing_docs, reason = "explained where it is used")]
-pub enum Anonymous {
-    #[default]
-    Off,
-    Loopback,
-    Any,
 }
 
 /// `[auth.jwt]`

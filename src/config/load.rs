@@ -81,8 +81,9 @@ fn overlay(written: File, text: &str, origins: &mut Origins, sources: &Sources) 
         .map(|(name, value)| (name.as_str(), environment::path(name).unwrap_or_default(), value));
     let flags = sources.flags.iter().map(|flag| (flag.name, flag.key.to_owned(), &flag.value));
     let internal = |error: String| Problem { origin: None, key: None, message: error };
-    let mut table: Table = toml::from_str(text).map_err(|error| origins.of_toml(&error))?;
     let defaults = Table::try_from(File::default()).map_err(|error| internal(error.to_string()))?;
+    let mut table = defaults.clone();
+    merge(&mut table, toml::from_str(text).map_err(|error| origins.of_toml(&error))?);
     let mut file = written;
     for (name, path, value) in variables.chain(flags) {
         origins.overlay(&path, name);
@@ -92,6 +93,17 @@ fn overlay(written: File, text: &str, origins: &mut Origins, sources: &Sources) 
             .map_err(|error| origins.problem(&path, readable(Some(&path), error.message())))?;
     }
     Ok(file)
+}
+
+fn merge(below: &mut Table, above: Table) {
+    for (key, value) in above {
+        match (below.get_mut(&key), value) {
+            (Some(toml::Value::Table(below)), toml::Value::Table(above)) => merge(below, above),
+            (_, value) => {
+                below.insert(key, value);
+            }
+        }
+    }
 }
 
 impl File {

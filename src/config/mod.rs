@@ -18,17 +18,16 @@ mod secret;
 use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
 
-use ipnet::IpNet;
 use secrecy::SecretString;
 
-pub use file::{Anonymous, File};
+pub use file::File;
 pub use host::Host;
 pub use load::{Flag, Sources, load};
 pub use origin::{ConfigError, Problem};
 pub use reference::reference;
 pub use secret::Secret;
 
-use crate::{logging, net, shutdown, signaling, store, turn};
+use crate::{auth, http, logging, net, shutdown, signaling, store, turn};
 
 /// Everything the parts need, checked.
 #[derive(Debug, Clone)]
@@ -48,11 +47,13 @@ pub struct Config {
     /// One-to-one NAT: relay address to what the world sees of it.
     pub external_ips: BTreeMap<IpAddr, IpAddr>,
     /// Web clients.
-    pub http: Http,
+    pub http: http::Config,
     /// The call engine.
     pub signaling: signaling::Config,
-    /// Who may open a session.
-    pub auth: Auth,
+    /// Callers without a token.
+    pub anonymous: auth::Mode,
+    /// Callers with a token; `None` when no key is configured.
+    pub jwt: Option<auth::TokenConfig>,
     /// Call records.
     pub store: store::Config,
     /// Log lines.
@@ -70,39 +71,6 @@ pub enum Mode {
     Development,
     /// Only what the file says.
     File,
-}
-
-/// `[http]` and its listeners.
-#[derive(Debug, Clone)]
-pub struct Http {
-    /// Listeners of signaling, REST and pages.
-    pub listen: Vec<SocketAddr>,
-    /// Listeners of the metrics.
-    pub metrics: Vec<SocketAddr>,
-    /// Origins whose pages may connect; empty is any origin with a token, the same origin without.
-    pub origins: Vec<String>,
-    /// Networks of the proxies whose X-Forwarded-For is believed.
-    pub trusted_proxies: Vec<IpNet>,
-}
-
-/// `[auth]`
-#[derive(Debug, Clone)]
-pub struct Auth {
-    /// Callers without a token.
-    pub anonymous: Anonymous,
-    /// Callers with a token; `None` when no key is configured.
-    pub jwt: Option<Jwt>,
-}
-
-/// `[auth.jwt]`
-#[derive(Debug, Clone)]
-pub struct Jwt {
-    /// Key of the signature (HS256), at least 32 bytes.
-    pub secret: SecretString,
-    /// Value `iss` must have.
-    pub issuer: Option<String>,
-    /// Value `aud` must have.
-    pub audience: Option<String>,
 }
 
 /// URIs of this server's STUN and TURN, without credentials.

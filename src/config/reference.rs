@@ -24,24 +24,37 @@ pub fn reference() -> Result<String, toml::ser::Error> {
         .into_generator()
         .into_root_schema_for::<File>()
         .to_value();
+    let written = toml::to_string(&File::default())?;
     let mut text = HEAD.to_owned();
     let mut section = String::new();
-    for line in toml::to_string(&File::default())?.lines().filter(|line| !line.is_empty()) {
-        if let Some(path) = line.strip_prefix('[').and_then(|line| line.strip_suffix(']')) {
-            let description = describe(&schema, path);
-            if is_map(&schema, path) {
-                let key = path.rsplit_once('.').map_or(path, |(_, key)| key);
-                entry(&mut text, description, &format!("{key} = {{}}"));
-                continue;
+    let mut lines = written.lines().filter(|line| !line.is_empty()).peekable();
+    while let Some(line) = lines.next() {
+        if let Some(path) = header(line) {
+            let (parent, key) = path.rsplit_once('.').unwrap_or(("", path));
+            let inline = is_map(&schema, path) || parent.contains('.');
+            let opens = if inline { parent } else { path };
+            if opens != section {
+                opens.clone_into(&mut section);
+                text.push('\n');
+                entry(&mut text, describe(&schema, opens), &format!("[{opens}]"));
             }
-            path.clone_into(&mut section);
-            text.push('\n');
-            entry(&mut text, description, line);
+            if inline {
+                let mut inner = Vec::new();
+                while let Some(pair) = lines.next_if(|line| header(line).is_none()) {
+                    inner.push(pair);
+                }
+                let inner = if inner.is_empty() { String::new() } else { format!(" {} ", inner.join(", ")) };
+                entry(&mut text, describe(&schema, path), &format!("{key} = {{{inner}}}"));
+            }
         } else if let Some((key, _)) = line.split_once(" = ") {
             entry(&mut text, describe(&schema, &format!("{section}.{key}")), line);
         }
     }
     Ok(text)
+}
+
+fn header(line: &str) -> Option<&str> {
+    line.strip_prefix('[')?.strip_suffix(']')
 }
 
 fn entry(text: &mut String, description: &str, line: &str) {

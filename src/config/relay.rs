@@ -6,9 +6,10 @@ use std::time::Duration;
 
 use ipnet::IpNet;
 
+use super::Mode;
 use super::check::Check;
 use super::file::{Expiry, File, Public};
-use super::{Http, Mode};
+use crate::http;
 use crate::turn::{self, ExpiryPolicy, PeerRules, PortRange, RelayAddress};
 
 /// RFC 8656 section 7.2.
@@ -21,7 +22,7 @@ impl Check<'_> {
         &mut self,
         file: &File,
         udp: &[SocketAddr],
-        http: &Http,
+        http: &http::Config,
         external_ips: &BTreeMap<IpAddr, IpAddr>,
     ) -> turn::Config {
         let relay_addresses = self.relay_addresses(&file.relay.addresses, external_ips, !udp.is_empty());
@@ -191,7 +192,13 @@ impl Check<'_> {
         by_files.min(by_ports)
     }
 
-    fn peers(&mut self, file: &File, udp: &[SocketAddr], http: &Http, relay: &[RelayAddress]) -> PeerRules {
+    fn peers(
+        &mut self,
+        file: &File,
+        udp: &[SocketAddr],
+        http: &http::Config,
+        relay: &[RelayAddress],
+    ) -> PeerRules {
         let mut allow = self.networks("relay.allow_peers", &file.relay.allow_peers);
         let deny = self.networks("relay.deny_peers", &file.relay.deny_peers);
         if file.relay.peer_ports.contains(&0) {
@@ -208,7 +215,7 @@ impl Check<'_> {
             allow,
             deny,
             low_ports: file.relay.peer_ports.clone(),
-            own_listeners: [udp, &http.listen, &http.metrics].concat(),
+            own_listeners: [udp, &http.http, &http.metrics].concat(),
             own_addresses,
         }
     }
