@@ -22,7 +22,7 @@ use tokio_tungstenite::tungstenite::protocol::{CloseFrame, Message, Role, WebSoc
 
 use super::Shared;
 use super::admission::{NotAdmitted, Place, Visitor, bearer};
-use super::engine::Opened;
+use super::engine::{Opened, WEBSOCKET};
 use super::frame::{self, ClientFrame};
 use super::refusal::{Refusal, error_json};
 use super::session::{AckId, Frame, Next, Queue};
@@ -217,7 +217,7 @@ async fn greet(
         )?;
     shared
         .engine
-        .open(identity, "websocket", ack.clone())
+        .open(identity, WEBSOCKET, ack.clone())
         .map_err(|reject| refused(rejected(&reject), reject.to_json()))
 }
 
