@@ -421,7 +421,8 @@ impl Call {
         self.dismiss(board, user, State::Lost, reason.name(), now);
         let event = self.left_event(user, reason.name());
         self.tell(board, "call:participant-left", &event, None);
-        self.settle(board, reason, None, &[], now);
+        let own = board.devices(user);
+        self.settle(board, reason, None, &own, now);
     }
 
     /// The record, if the store does not have it yet.
