@@ -256,3 +256,24 @@ fn a_signal_without_a_target_needs_a_call_of_two() {
     assert_eq!(stage.names(b), ["call:signal"]);
     assert_eq!(code(stage.signal(a, &call, json!({ "type": "bye", "to": "c" }))), "TARGET_NOT_FOUND");
 }
+
+#[test]
+fn a_strangers_call_in_a_conversation_keeps_nobody_from_calling() {
+    let mut stage = Stage::new();
+    let (a, _b, x, y) = (stage.open("a"), stage.open("b"), stage.open("x"), stage.open("y"));
+    stage.ask(y, "room:join", json!({ "roomId": "a-b" })).unwrap();
+    stage.ask(x, "call:initiate", json!({ "roomId": "a-b", "type": "audio" })).unwrap();
+    let z = stage.open("z");
+    stage.ask(z, "call:initiate", json!({ "roomId": "a-b", "to": "a", "type": "audio" })).unwrap();
+    stage.ask(a, "call:initiate", json!({ "roomId": "a-b", "to": "b", "type": "audio" })).unwrap();
+}
+
+#[test]
+fn somebody_called_in_a_conversation_who_calls_the_same_people_is_pointed_to_that_call() {
+    let mut stage = Stage::new();
+    let (a, b, _c) = (stage.open("a"), stage.open("b"), stage.open("c"));
+    let request = |to: &[&str]| json!({ "conversationId": "x", "to": to, "type": "audio" });
+    let ack = stage.ask(a, "call:initiate", request(&["b", "c"])).unwrap();
+    let refused = stage.ask(b, "call:initiate", request(&["c"])).unwrap_err().to_json();
+    assert_eq!((&refused["code"], &refused["callId"]), (&json!("CALL_ALREADY_ACTIVE"), &ack["callId"]));
+}

@@ -236,8 +236,13 @@ impl Stage {
         self.ask(session, "call:join", json!({ "callId": call })).unwrap()
     }
 
-    pub(super) fn signal(&mut self, from: SessionId, call: &str, signal: Value) -> Result<Value, Reject> {
-        self.ask(from, "call:signal", json!({ "callId": call, "signal": signal }))
+    pub(super) fn signal(
+        &mut self,
+        from: SessionId,
+        call: &str,
+        signal: impl Into<Value>,
+    ) -> Result<Value, Reject> {
+        self.ask(from, "call:signal", json!({ "callId": call, "signal": signal.into() }))
     }
 
     /// Offer from `a`, answer from `b`.
