@@ -108,13 +108,14 @@ pub(super) async fn eventually(what: &str, holds: impl Fn() -> bool) {
 struct Ice;
 
 impl IceMint for Ice {
-    fn mint(&mut self, user: &UserId, _: Option<&CallId>, _: Now) -> IceServers {
+    fn mint(&mut self, user: &UserId, _: Option<&CallId>, relay: bool, _: Now) -> IceServers {
         let server = |url: &str, credential: Option<&str>| IceServer {
             urls: vec![url.to_owned()],
             username: credential.map(|_| user.0.to_string()),
             credential: credential.map(ToOwned::to_owned),
         };
-        let servers = vec![server("stun:call.example", None), server("turn:call.example", Some("password"))];
+        let mut servers = vec![server("stun:call.example", None)];
+        servers.extend(relay.then(|| server("turn:call.example", Some("password"))));
         IceServers { servers, ttl: Duration::from_hours(12) }
     }
 }
@@ -203,23 +204,29 @@ impl Client {
 
     /// The next text, whatever is in it.
     pub(super) async fn receive_text(&mut self) -> String {
-        loop {
-            match timeout(PATIENCE, self.0.next()).await.expect("nothing came").expect("closed") {
-                Ok(Message::Text(text)) => return text.as_str().to_owned(),
-                Ok(Message::Ping(_) | Message::Pong(_)) => {}
-                other => panic!("not a text: {other:?}"),
+        let text = async {
+            loop {
+                match self.0.next().await.expect("closed") {
+                    Ok(Message::Text(text)) => return text.as_str().to_owned(),
+                    Ok(Message::Ping(_) | Message::Pong(_)) => {}
+                    other => panic!("not a text: {other:?}"),
+                }
             }
-        }
+        };
+        timeout(PATIENCE, text).await.expect("nothing came")
     }
 
     /// The close code, after any texts that were still on their way.
     pub(super) async fn closed(&mut self) -> u16 {
-        loop {
-            match timeout(PATIENCE, self.0.next()).await.expect("never closed") {
-                Some(Ok(Message::Close(Some(frame)))) => return frame.code.into(),
-                Some(Ok(Message::Close(None)) | Err(_)) | None => return 1006,
-                Some(Ok(_)) => {}
+        let code = async {
+            loop {
+                match self.0.next().await {
+                    Some(Ok(Message::Close(Some(frame)))) => return frame.code.into(),
+                    Some(Ok(Message::Close(None)) | Err(_)) | None => return 1006,
+                    Some(Ok(_)) => {}
+                }
             }
-        }
+        };
+        timeout(PATIENCE, code).await.expect("never closed")
     }
 }
