@@ -144,14 +144,14 @@ impl Engine {
             }
         }
         let closing: Vec<_> = self.closers.lock().iter().map(|closer| closer()).collect();
+        let _ = tokio::time::timeout(LAST_WORDS, futures_util::future::join_all(closing)).await;
+        // A framing that closes everything at once does not say so to each session.
+        let rest: Vec<SessionId> = self.core.lock().sessions.keys().copied().collect();
+        for session in rest {
+            self.end(session, Close::Restart);
+        }
         self.transports.close();
-        let gone = async {
-            for close in closing {
-                close.await;
-            }
-            self.transports.wait().await;
-        };
-        if tokio::time::timeout(LAST_WORDS, gone).await.is_err() {
+        if tokio::time::timeout(LAST_WORDS, self.transports.wait()).await.is_err() {
             tracing::debug!(left = self.transports.len(), "transports still open");
         }
     }

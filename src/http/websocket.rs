@@ -191,7 +191,8 @@ async fn greet(
     visitor: Visitor,
     handshake_token: Option<String>,
 ) -> Result<Opened, (End, Option<Frame>)> {
-    let text = next_text(stream, shared.limits.hello).await.map_err(|end| (end, None))?;
+    // The caller limits the whole greeting.
+    let text = next_text(stream, Duration::MAX).await.map_err(|end| (end, None))?;
     let ClientFrame { event, id, payload } =
         frame::parse(&text, shared.limits.json_depth).map_err(|error| (malformed(error), None))?;
     if event != "hello" {
