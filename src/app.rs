@@ -33,6 +33,8 @@ const CLOSING: Duration = Duration::from_secs(2);
 const IDLE_POLL: Duration = Duration::from_millis(50);
 /// Longest wait for tasks and for records once everything has to stop.
 const LAST_WAIT: Duration = Duration::from_secs(10);
+/// The same for records after a second signal.
+const HURRIED_WAIT: Duration = Duration::from_secs(1);
 
 /// Why the service does not run.
 #[derive(Debug, thiserror::Error)]
@@ -234,15 +236,16 @@ async fn drain(base: &Base, web: &Web) {
         }
     };
     let why = base.shutdown.drained(idle).await;
+    let calls = base.observe.calls();
     match why {
-        Drained::Idle => tracing::info!("no call is left"),
-        Drained::Deadline => {
-            tracing::warn!(calls = base.observe.calls(), "drain.timeout is over: calls are cut")
-        }
-        Drained::Stopped => tracing::warn!(calls = base.observe.calls(), "a second signal: calls are cut"),
+        Drained::Idle => tracing::info!("nothing is left"),
+        Drained::Deadline => tracing::warn!(calls, "drain.timeout is over: what still runs is cut"),
+        Drained::Hurried => tracing::warn!(calls, "a second signal: what still runs is cut"),
     }
-    let closing = if why == Drained::Stopped { Duration::ZERO } else { CLOSING };
-    web.engine.close_all(closing).await;
+    tokio::select! {
+        () = web.engine.close_all(CLOSING) => {}
+        () = base.shutdown.hurrying() => {}
+    }
     base.shutdown.stop();
     // relay: stop its workers here.
 }
@@ -252,7 +255,8 @@ async fn finish(base: &Base) {
     if let Err(tasks) = base.shutdown.finished(LAST_WAIT).await {
         tracing::warn!(tasks, "tasks did not end in time");
     }
-    if let Err(records) = base.records.flushed(LAST_WAIT).await {
+    let limit = if base.shutdown.is_hurrying() { HURRIED_WAIT } else { LAST_WAIT };
+    if let Err(records) = base.records.flushed(limit).await {
         tracing::error!(records, "call records are lost: the database did not take them in time");
     }
     base.store.close().await;

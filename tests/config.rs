@@ -1,5 +1,7 @@
 //! Configuration: the shipped files, the order of the sources, and every error with its place and the way out.
 
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test that cannot go on fails")]
+
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
