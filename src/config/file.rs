@@ -110,6 +110,11 @@ pub struct Turn {
     pub expiry_grace: Duration,
     /// Value of SOFTWARE in authenticated answers. Empty: none is sent.
     pub software: String,
+    /// Socket address of another server, which clients are sent to while this one drains (ALTERNATE-SERVER). Empty: they
+    /// are told that there is no capacity.
+    pub alternate_server: String,
+    /// Whether clients of RFC 5766 may bind channels up to 0x7FFF; RFC 8656 ends at 0x4FFF.
+    pub wide_channel_range: bool,
 }
 
 impl Default for Turn {
@@ -124,6 +129,8 @@ impl Default for Turn {
             expiry: Expiry::Keep,
             expiry_grace: Duration::from_secs(3600),
             software: String::new(),
+            alternate_server: String::new(),
+            wide_channel_range: false,
         }
     }
 }
@@ -201,10 +208,12 @@ pub struct Limits {
     pub channels: usize,
     /// Bytes a second an allocation may relay in each direction. 0: no limit.
     pub bandwidth: u64,
-    /// Answers a second to unauthenticated requests of one network (/24 or /56), sustained. 0: no limit.
+    /// Error answers a second to one network (/24 or /56) whose requests prove no address, sustained. 0: no limit.
     pub unauthenticated_per_second: u32,
     /// Burst of the same.
     pub unauthenticated_burst: u32,
+    /// Binding answers a second to one network. 0: no limit.
+    pub binding_per_second: u32,
 }
 
 impl Default for Limits {
@@ -219,6 +228,7 @@ impl Default for Limits {
             bandwidth: core.bandwidth.unwrap_or(0),
             unauthenticated_per_second: core.unauthenticated_per_second,
             unauthenticated_burst: core.unauthenticated_burst,
+            binding_per_second: core.binding_per_second,
         }
     }
 }

@@ -67,6 +67,22 @@ impl Check<'_> {
             expiry_grace: file.turn.expiry_grace,
             limits,
             peers,
+            wide_channel_range: file.turn.wide_channel_range,
+            alternate_server: self.alternate_server(&file.turn.alternate_server),
+        }
+    }
+
+    fn alternate_server(&mut self, text: &str) -> Option<SocketAddr> {
+        if text.is_empty() {
+            return None;
+        }
+        match text.parse::<SocketAddr>() {
+            Ok(server) if server.port() != 0 && !server.ip().is_unspecified() => Some(server),
+            _ => {
+                let message = format!("{text:?} is no address of a server: write it like 198.51.100.8:3478");
+                self.fail("turn.alternate_server", message);
+                None
+            }
         }
     }
 
@@ -175,6 +191,7 @@ impl Check<'_> {
             bandwidth: (limits.bandwidth > 0).then_some(limits.bandwidth),
             unauthenticated_per_second: limits.unauthenticated_per_second,
             unauthenticated_burst: limits.unauthenticated_burst,
+            binding_per_second: limits.binding_per_second,
         }
     }
 

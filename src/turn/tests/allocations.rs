@@ -1,8 +1,8 @@
 //! Allocate and Refresh.
 
 use super::harness::{Ask, START, World, address, client, config};
-use crate::stun::attribute::{self, Family};
 use crate::stun::Method;
+use crate::stun::attribute::{self, Family};
 use crate::turn::{BindFailure, ExpiryPolicy, Measure, PortRange, Transport};
 
 const IPV4: &[u8] = &[1, 0, 0, 0];
@@ -90,7 +90,10 @@ fn attributes_that_are_missing_malformed_or_exclude_each_other_are_400() {
         (Ask::new(Method::Allocate).with(attribute::REQUESTED_TRANSPORT, &[17]), 400),
         (Ask::new(Method::Allocate).with(attribute::REQUESTED_TRANSPORT, &[6, 0, 0, 0]), 442),
         (with(attribute::LIFETIME, &[1]), 400),
-        (with(attribute::REQUESTED_ADDRESS_FAMILY, IPV4).with(attribute::ADDITIONAL_ADDRESS_FAMILY, IPV6), 400),
+        (
+            with(attribute::REQUESTED_ADDRESS_FAMILY, IPV4).with(attribute::ADDITIONAL_ADDRESS_FAMILY, IPV6),
+            400,
+        ),
         (with(attribute::ADDITIONAL_ADDRESS_FAMILY, IPV4), 400),
         (with(attribute::REQUESTED_ADDRESS_FAMILY, &[3, 0, 0, 0]), 440),
         (with(attribute::EVEN_PORT, &[0x80]).with(attribute::ADDITIONAL_ADDRESS_FAMILY, IPV6), 400),
@@ -112,10 +115,15 @@ fn families_are_served_as_asked_and_what_is_missing_is_told() {
     let mut world = World::new(config());
     let six = world.ask(&client(1), "ana", &Ask::allocate().with(attribute::REQUESTED_ADDRESS_FAMILY, IPV6));
     assert!(six.relayed().is_ipv6());
-    let both = world.ask(&client(2), "ana", &Ask::allocate().with(attribute::ADDITIONAL_ADDRESS_FAMILY, IPV6));
-    let relayed = both.message().attributes().filter(|(kind, _)| *kind == attribute::XOR_RELAYED_ADDRESS).count();
+    let both =
+        world.ask(&client(2), "ana", &Ask::allocate().with(attribute::ADDITIONAL_ADDRESS_FAMILY, IPV6));
+    let relayed =
+        both.message().attributes().filter(|(kind, _)| *kind == attribute::XOR_RELAYED_ADDRESS).count();
     assert_eq!((relayed, both.bytes(attribute::ADDRESS_ERROR_CODE)), (2, None));
-    assert_eq!(world.ask(&client(2), "ana", &Ask::refresh(0).with(attribute::REQUESTED_ADDRESS_FAMILY, IPV6)).code(), 0);
+    assert_eq!(
+        world.ask(&client(2), "ana", &Ask::refresh(0).with(attribute::REQUESTED_ADDRESS_FAMILY, IPV6)).code(),
+        0
+    );
 
     let mut only_v4 = config();
     only_v4.relay_addresses.pop();

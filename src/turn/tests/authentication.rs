@@ -36,7 +36,11 @@ impl Credentials<'_> {
                 writer.attribute(kind, value);
             }
         }
-        if self.sha256 { writer.integrity_sha256(&self.key) } else { writer.integrity_sha1(&self.key) };
+        if self.sha256 {
+            writer.integrity_sha256(&self.key)
+        } else {
+            writer.integrity_sha1(&self.key)
+        };
         let answer = world.answer(from, &bytes);
         (answer.code(), answer.0)
     }
@@ -79,7 +83,9 @@ fn wrong_password_unknown_user_and_expired_credential_look_alike() {
     world.sleep(200);
     let nonce = world.nonce(&client(1));
     let mut answers = Vec::new();
-    for (name, key) in [("ana", md5("ana", "wrong")), ("nobody", md5("nobody", "x")), ("old", md5("old", "old"))] {
+    for (name, key) in
+        [("ana", md5("ana", "wrong")), ("nobody", md5("nobody", "x")), ("old", md5("old", "old"))]
+    {
         let name = Some((attribute::USERNAME, name.as_bytes()));
         let (code, bytes) = Credentials { name, key, ..plain(&nonce) }.send(&mut world, &client(1));
         assert_eq!(code, 401);
@@ -182,7 +188,9 @@ fn a_binding_needs_no_credentials_and_its_answer_is_as_small_as_can_be() {
     let answer = world.answer(&client(1), &bytes);
     assert_eq!(answer.0.len(), 32);
     assert_eq!(answer.message().xor_address(attribute::XOR_MAPPED_ADDRESS), Some(Some(client(1).client)));
-    Writer::new(&mut bytes, Class::Request, Method::Binding, TransactionId([1; 12])).attribute(0x7FFF, &[]).attribute(0x7FFE, &[]);
+    Writer::new(&mut bytes, Class::Request, Method::Binding, TransactionId([1; 12]))
+        .attribute(0x7FFF, &[])
+        .attribute(0x7FFE, &[]);
     let answer = world.answer(&client(1), &bytes);
     assert_eq!(answer.code(), 420);
     assert_eq!(answer.bytes(attribute::UNKNOWN_ATTRIBUTES).unwrap(), [0x7F, 0xFF, 0x7F, 0xFE]);

@@ -8,8 +8,8 @@ use smallvec::{SmallVec, smallvec};
 
 use crate::stun::{Algorithm, Class, Key, Message, Method, TransactionId, Writer, attribute, userhash};
 use crate::turn::{
-    BindFailure, Candidate, Config, FiveTuple, Grant, Keys, Measure, Name, Now, Output, RelayAddress, RelayId, Server,
-    Settings, Shared, Transport, Verdict,
+    BindFailure, Candidate, Config, FiveTuple, Grant, Keys, Measure, Name, Now, Output, RelayAddress,
+    RelayId, Server, Settings, Shared, Transport, Verdict,
 };
 
 pub(super) const REALM: &str = "example.org";
@@ -180,8 +180,18 @@ impl World {
                 *byte = (seed >> 56) as u8;
             }
         });
-        let server = Server::new(Arc::clone(&shared), Settings::new(config), Arc::new(Directory), entropy, now);
-        Self { server, shared, now, start, failures: Vec::new(), open: Vec::new(), reserved: 0, transactions: 100 }
+        let server =
+            Server::new(Arc::clone(&shared), Settings::new(config), Arc::new(Directory), entropy, now);
+        Self {
+            server,
+            shared,
+            now,
+            start,
+            failures: Vec::new(),
+            open: Vec::new(),
+            reserved: 0,
+            transactions: 100,
+        }
     }
 
     /// Moves the clocks and runs the timers on the way.

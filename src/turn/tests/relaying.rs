@@ -41,7 +41,8 @@ fn data_needs_a_permission_and_a_permission_is_for_an_address_without_its_port()
     assert_eq!(dropped(world.server.on_peer(relay, address(PEER), 5, world.now)), DropReason::NoPermission);
     assert_eq!(world.ask(&client(1), "ana", &Ask::permission(&["8.8.4.4:1"])).code(), 0);
     assert_eq!(sent(world.send(&client(1), &bytes), &bytes), (PEER.into(), b"hello".to_vec()));
-    let Verdict::ToClient { client: to, prefix, padding } = world.server.on_peer(relay, address(PEER), 5, world.now)
+    let Verdict::ToClient { client: to, prefix, padding } =
+        world.server.on_peer(relay, address(PEER), 5, world.now)
     else {
         panic!("not relayed");
     };
@@ -89,7 +90,10 @@ fn a_full_permission_table_is_508_and_what_expired_makes_room() {
     small.limits.permissions = 2;
     let mut world = World::new(small);
     world.allocated(1);
-    assert_eq!(world.ask(&client(1), "ana", &Ask::permission(&["8.8.4.1:1", "8.8.4.1:2", "8.8.4.2:1"])).code(), 508);
+    assert_eq!(
+        world.ask(&client(1), "ana", &Ask::permission(&["8.8.4.1:1", "8.8.4.1:2", "8.8.4.2:1"])).code(),
+        508
+    );
     assert_eq!(world.ask(&client(1), "ana", &Ask::permission(&["8.8.4.1:1", "8.8.4.2:2"])).code(), 0);
     assert_eq!(world.ask(&client(1), "ana", &Ask::permission(&["8.8.4.3:1"])).code(), 508);
     assert_eq!(world.ask(&client(1), "ana", &Ask::channel(0x4000, "8.8.4.3:5000")).code(), 508);
@@ -106,7 +110,8 @@ fn a_channel_carries_data_both_ways_and_installs_the_permission() {
     assert_eq!(world.ask(&client(1), "ana", &Ask::channel(0x4001, PEER)).code(), 0);
     let bytes = [0x40, 0x01, 0, 3, 1, 2, 3, 0];
     assert_eq!(sent(world.send(&client(1), &bytes), &bytes), (PEER.into(), vec![1, 2, 3]));
-    let Verdict::ToClient { prefix, padding, .. } = world.server.on_peer(relay, address(PEER), 3, world.now) else {
+    let Verdict::ToClient { prefix, padding, .. } = world.server.on_peer(relay, address(PEER), 3, world.now)
+    else {
         panic!("not relayed");
     };
     assert_eq!((prefix.as_slice(), padding), ([0x40, 0x01, 0, 3].as_slice(), 0));
@@ -146,7 +151,11 @@ fn channels_are_refused_by_number_peer_and_family() {
         (0x4003, "8.8.4.5:53", 403),
         (0x4001, PEER, 0),
     ] {
-        assert_eq!(world.ask(&client(1), "ana", &Ask::channel(number, peer)).code(), code, "{number:#x} {peer}");
+        assert_eq!(
+            world.ask(&client(1), "ana", &Ask::channel(number, peer)).code(),
+            code,
+            "{number:#x} {peer}"
+        );
     }
     let mut incomplete = Ask::channel(0x4003, PEER);
     incomplete.peers.clear();
@@ -247,6 +256,9 @@ fn a_tightened_policy_ends_what_it_denies() {
     world.reconfigure(Settings::new(tight));
     assert_eq!(dropped(world.send(&client(1), &[0x40, 0, 0, 0])), DropReason::NoChannel);
     assert_eq!(dropped(world.server.on_peer(relay, address(PEER), 1, world.now)), DropReason::NoPermission);
-    assert!(matches!(world.server.on_peer(relay, address("7.7.7.7:9"), 1, world.now), Verdict::ToClient { .. }));
+    assert!(matches!(
+        world.server.on_peer(relay, address("7.7.7.7:9"), 1, world.now),
+        Verdict::ToClient { .. }
+    ));
     assert_eq!((world.measure(Measure::Permissions), world.measure(Measure::Channels)), (1, 0));
 }
