@@ -4,19 +4,21 @@
 //! Every socket is bound before anything starts, so that a taken port is an error and not half a server.
 
 use std::net::{SocketAddr, TcpListener};
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use socket2::{Domain, Protocol, Socket, Type};
 
-use crate::auth::Authenticator;
-use crate::config::{Config, Mode};
+use crate::auth::{Authenticator, Credentials, SharedSecrets, Users};
+use crate::config::{self, Config, Mode};
 use crate::http::{self, Engine, Ready, Sink};
+use crate::link::{IceUrls, Link};
 use crate::logging;
 use crate::metrics::Metrics;
+use crate::net;
 use crate::observe::Observe;
 use crate::shutdown::{Drained, Shutdown};
-use crate::signaling::{CallId, Entropy, Hub, IceMint, IceServer, IceServers, Now, UserId};
+use crate::signaling::{Entropy, Hub};
 use crate::store::{CallStore, Queue, StoreError};
 
 /// Version of the program.
@@ -27,6 +29,8 @@ pub const COMMIT: &str = match option_env!("PASSERELLE_COMMIT") {
     None => "unknown",
 };
 
+/// Life of the credentials handed to clients, unless calls may last longer.
+const CREDENTIAL_LIFE: Duration = Duration::from_secs(12 * 3600);
 /// How long sessions are closed for, a slice at a time, so that clients do not come back all at once.
 const CLOSING: Duration = Duration::from_secs(2);
 /// How often a drain looks whether something still runs.
@@ -60,6 +64,12 @@ pub enum AppError {
     /// The log cannot be started.
     #[error("log: {0}")]
     Log(#[from] logging::LogError),
+    /// The relay cannot be started.
+    #[error(transparent)]
+    Relay(#[from] net::NetError),
+    /// A part died while it ran.
+    #[error("{0}")]
+    Failed(String),
     /// An origin is none.
     #[error("http.origins: {0}")]
     Origin(#[from] http::BadOrigin),
@@ -83,24 +93,57 @@ async fn serve(mut config: Config) -> Result<(), AppError> {
         tracing::warn!("{notice}");
     }
     let listeners = Listeners::bind(&config)?;
-    let bound = listeners.addresses();
+    let relay = net::Relay::bind(config.net.clone())?;
+    let udp: Vec<SocketAddr> = relay.listeners().collect();
+    let mut bound: Vec<_> = udp.iter().map(|address| ("udp", *address)).collect();
+    bound.extend(listeners.addresses());
     config.turn.peers.own_listeners.extend(bound.iter().map(|(_, address)| *address));
-    // relay: bind its sockets here; their addresses are what clients are told.
-    let udp = config.net.udp.clone();
-    // relay: bound.extend(udp.iter().map(|address| ("udp", *address)));
 
     let base = Base::start(&config).await?;
     let writer = tokio::spawn(base.records.clone().run(base.store.clone()));
-    // relay: start its workers here, with `base.metrics`, `base.observe` and `base.shutdown`.
-    let web = Web::start(&config, &base, listeners, &udp)?;
+    let link = link(&config, &udp);
+    let relay = start_relay(relay, &config, &base)?;
+    link.connect(&relay);
+    let web = Web::start(&config, &base, listeners, &link)?;
 
     announce(&config, &bound);
     web.ready.set_ready();
     base.shutdown.draining().await;
-    drain(&base, &web).await;
-    finish(&base).await;
+    drain(&base, &web, &relay).await;
+    base.shutdown.stop();
+    drop((web, link));
+    finish(&base, relay).await;
     writer.abort();
-    Ok(())
+    match base.failure.get() {
+        Some(failure) => Err(AppError::Failed(failure.clone())),
+        None => Ok(()),
+    }
+}
+
+/// Mints credentials that outlive the longest call and end with their own.
+fn link(config: &Config, udp: &[SocketAddr]) -> Link {
+    let config::IceUrls { stun, turn } = config.ice_urls(udp);
+    let secrets = SharedSecrets::new(config.turn_secrets.clone());
+    Link::new(secrets, IceUrls { stun, turn }, CREDENTIAL_LIFE.max(config.signaling.max_duration))
+}
+
+fn start_relay(relay: net::Relay, config: &Config, base: &Base) -> Result<Arc<net::Handle>, AppError> {
+    let users = Users::new(&config.turn.realm, &config.turn_users);
+    let keys = Credentials::new(users, SharedSecrets::new(config.turn_secrets.clone()));
+    let observe = base.observe.clone();
+    let (failure, shutdown) = (base.failure.clone(), base.shutdown.clone());
+    let parts = net::Parts {
+        turn: config.turn.clone(),
+        keys: Arc::new(keys),
+        metrics: base.metrics.clone(),
+        on_event: Arc::new(move |event| observe.turn(event)),
+        on_failure: Box::new(move |why| {
+            tracing::error!("{why}");
+            let _ = failure.set(why);
+            shutdown.hurry();
+        }),
+    };
+    Ok(Arc::new(relay.start(parts)?))
 }
 
 /// Every TCP socket.
@@ -132,6 +175,8 @@ struct Base {
     records: Queue,
     observe: Observe,
     shutdown: Shutdown,
+    /// What a part died of.
+    failure: Arc<OnceLock<String>>,
 }
 
 impl Base {
@@ -140,11 +185,11 @@ impl Base {
         metrics.build_info.with_label_values(&[VERSION, COMMIT]).set(1);
         let store = config.store.open().await?;
         let records = Queue::new(metrics.clone());
-        // link: answers whether TURN carried media of a call.
-        let observe = Observe::new(metrics.clone(), records.clone(), Arc::new(|_| false));
+        let shown = |ip| logging::address(ip).to_string();
+        let observe = Observe::new(metrics.clone(), records.clone(), shown);
         let shutdown = Shutdown::new(config.shutdown);
         shutdown.hear_signals()?;
-        Ok(Self { metrics, store, records, observe, shutdown })
+        Ok(Self { metrics, store, records, observe, shutdown, failure: Arc::default() })
     }
 }
 
@@ -155,27 +200,21 @@ struct Web {
 }
 
 impl Web {
-    fn start(
-        config: &Config,
-        base: &Base,
-        listeners: Listeners,
-        udp: &[SocketAddr],
-    ) -> Result<Self, AppError> {
-        // link: mints credentials bound to the call, and revokes them on `Event::CallEnded` in `sink`.
-        let urls = config.ice_urls(udp);
-        let ice = || Box::new(StunOnly { urls: urls.stun.clone() });
-        let observe = base.observe.clone();
-        let sink: Sink = Arc::new(move |event| observe.signaling(event));
-
+    fn start(config: &Config, base: &Base, listeners: Listeners, link: &Link) -> Result<Self, AppError> {
+        let (observe, revoke) = (base.observe.clone(), link.clone());
+        let sink: Sink = Arc::new(move |event| {
+            revoke.signaling(&event);
+            observe.signaling(event);
+        });
         let entropy: Entropy = Box::new(|bytes| rand::fill(bytes));
-        let hub = Hub::new(config.signaling.clone(), ice(), entropy);
+        let hub = Hub::new(config.signaling.clone(), Box::new(link.clone()), entropy);
         let engine = Engine::new(hub, &config.http.limits, base.metrics.clone(), sink);
         let ready = Arc::new(Ready::default());
         let parts = http::Parts {
             engine: engine.clone(),
             authenticator: Arc::new(Authenticator::new(config.anonymous, config.jwt.as_ref())),
             store: base.store.clone(),
-            ice: ice(),
+            ice: Box::new(link.clone()),
             ready: ready.clone(),
             metrics: base.metrics.clone(),
         };
@@ -194,24 +233,12 @@ impl Web {
     }
 }
 
-/// ICE servers without a relay.
-struct StunOnly {
-    urls: Vec<String>,
-}
-
-impl IceMint for StunOnly {
-    fn mint(&mut self, _: &UserId, _: Option<&CallId>, _relay: bool, _: Now) -> IceServers {
-        let server = IceServer { urls: self.urls.clone(), username: None, credential: None };
-        IceServers { servers: vec![server], ttl: Duration::from_secs(12 * 3600) }
-    }
-}
-
 /// Says where the service is, once all of it listens.
 fn announce(config: &Config, bound: &[(&'static str, SocketAddr)]) {
     for (listener, address) in bound {
         tracing::info!(listener, %address, "listening");
     }
-    tracing::info!(version = VERSION, allocations = config.turn.limits.allocations_total, "ready");
+    tracing::info!(version = VERSION, "ready");
     if config.mode == Mode::Development {
         let first = |name| bound.iter().find(|(listener, _)| *listener == name);
         if let Some((_, address)) = first("http") {
@@ -224,36 +251,41 @@ fn announce(config: &Config, bound: &[(&'static str, SocketAddr)]) {
 }
 
 /// Serves what runs and takes nothing new, then closes what is left.
-async fn drain(base: &Base, web: &Web) {
+async fn drain(base: &Base, web: &Web, relay: &net::Handle) {
     tracing::info!("draining: nothing new is accepted, a second signal stops at once");
     web.ready.set_draining();
     web.engine.drain();
-    // relay: refuse new allocations from here on.
+    relay.drain();
     let idle = async {
-        // relay: and no allocation lives.
-        while base.observe.calls() > 0 {
+        while base.observe.calls() > 0 || relay.allocations() > 0 {
             tokio::time::sleep(IDLE_POLL).await;
         }
     };
     let why = base.shutdown.drained(idle).await;
-    let calls = base.observe.calls();
+    let (calls, allocations) = (base.observe.calls(), relay.allocations());
     match why {
         Drained::Idle => tracing::info!("nothing is left"),
-        Drained::Deadline => tracing::warn!(calls, "drain.timeout is over: what still runs is cut"),
-        Drained::Hurried => tracing::warn!(calls, "a second signal: what still runs is cut"),
+        Drained::Deadline => {
+            tracing::warn!(calls, allocations, "drain.timeout is over: what still runs is cut")
+        }
+        Drained::Hurried => tracing::warn!(calls, allocations, "a second signal: what still runs is cut"),
     }
     tokio::select! {
         () = web.engine.close_all(CLOSING) => {}
         () = base.shutdown.hurrying() => {}
     }
-    base.shutdown.stop();
-    // relay: stop its workers here.
 }
 
-/// Waits for the last tasks and writes the last records.
-async fn finish(base: &Base) {
+/// Waits for the last tasks, ends what is still allocated and writes the last records.
+async fn finish(base: &Base, relay: Arc<net::Handle>) {
     if let Err(tasks) = base.shutdown.finished(LAST_WAIT).await {
         tracing::warn!(tasks, "tasks did not end in time");
+    }
+    // A task that did not end may hold the relay still: then its threads end with the process.
+    if let Some(relay) = Arc::into_inner(relay)
+        && let Err(error) = tokio::task::spawn_blocking(|| relay.stop()).await
+    {
+        tracing::warn!(%error, "the relay did not stop in order");
     }
     let limit = if base.shutdown.is_hurrying() { HURRIED_WAIT } else { LAST_WAIT };
     if let Err(records) = base.records.flushed(limit).await {
