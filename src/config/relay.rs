@@ -44,10 +44,10 @@ impl Check<'_> {
         if file.turn.lifetime_max < LIFETIME_DEFAULT {
             self.fail("turn.lifetime_max", "must be 10m or longer (RFC 8656 section 7.2)");
         }
-        if file.turn.nonce_lifetime < Duration::from_secs(60) {
+        if file.turn.nonce_lifetime < Duration::from_secs(1) {
             self.fail(
                 "turn.nonce_lifetime",
-                "must be 1m or longer: every change of nonce costs a round trip",
+                "must be 1s or longer, and 10m is good: a new nonce costs a round trip",
             );
         }
         let peers = self.peers(file, udp, http, &relay_addresses);
