@@ -10,15 +10,15 @@ use std::time::Duration;
 use socket2::{Domain, Protocol, Socket, Type};
 
 use crate::auth::{Authenticator, Credentials, SharedSecrets, Users};
-use crate::config::{self, Config, Mode};
+use crate::config::{Config, Mode};
 use crate::http::{self, Engine, Ready, Sink};
-use crate::link::{IceUrls, Link};
+use crate::link::Link;
 use crate::logging;
 use crate::metrics::Metrics;
-use crate::net;
+use crate::net::{self, NetError, Relay};
 use crate::observe::Observe;
 use crate::shutdown::{Drained, Shutdown};
-use crate::signaling::{Entropy, Hub};
+use crate::signaling::{self, Entropy, Hub};
 use crate::store::{CallStore, Queue, StoreError};
 
 /// Version of the program.
@@ -29,8 +29,6 @@ pub const COMMIT: &str = match option_env!("PASSERELLE_COMMIT") {
     None => "unknown",
 };
 
-/// Life of the credentials handed to clients, unless calls may last longer.
-const CREDENTIAL_LIFE: Duration = Duration::from_secs(12 * 3600);
 /// How long sessions are closed for, a slice at a time, so that clients do not come back all at once.
 const CLOSING: Duration = Duration::from_secs(2);
 /// How often a drain looks whether something still runs.
@@ -64,15 +62,15 @@ pub enum AppError {
     /// The log cannot be started.
     #[error("log: {0}")]
     Log(#[from] logging::LogError),
-    /// The relay cannot be started.
-    #[error(transparent)]
-    Relay(#[from] net::NetError),
-    /// A part died while it ran.
-    #[error("{0}")]
-    Failed(String),
     /// An origin is none.
     #[error("http.origins: {0}")]
     Origin(#[from] http::BadOrigin),
+    /// The relay does not start.
+    #[error("{0}")]
+    Relay(#[from] NetError),
+    /// A part of the running service is broken.
+    #[error("{0}")]
+    Broken(String),
     /// A metric is defined wrong.
     #[error("metrics: {0}")]
     Metrics(#[from] prometheus::Error),
@@ -93,57 +91,50 @@ async fn serve(mut config: Config) -> Result<(), AppError> {
         tracing::warn!("{notice}");
     }
     let listeners = Listeners::bind(&config)?;
-    let relay = net::Relay::bind(config.net.clone())?;
+    let relay = Relay::bind(config.net.clone())?;
     let udp: Vec<SocketAddr> = relay.listeners().collect();
-    let mut bound: Vec<_> = udp.iter().map(|address| ("udp", *address)).collect();
-    bound.extend(listeners.addresses());
+    let mut bound = listeners.addresses();
+    bound.extend(udp.iter().map(|address| ("udp", *address)));
     config.turn.peers.own_listeners.extend(bound.iter().map(|(_, address)| *address));
 
-    let base = Base::start(&config).await?;
+    let secrets = SharedSecrets::new(config.turn_secrets.clone());
+    let link = Link::new(secrets.clone(), config.ice_urls(&udp), config.credential_ttl);
+    let base = Base::start(&config, link).await?;
     let writer = tokio::spawn(base.records.clone().run(base.store.clone()));
-    let link = link(&config, &udp);
-    let relay = start_relay(relay, &config, &base)?;
-    link.connect(&relay);
-    let web = Web::start(&config, &base, listeners, &link)?;
+    let relay = Arc::new(relay.start(relay_parts(&config, &base, secrets))?);
+    base.link.connect(&relay);
+    let web = Web::start(&config, &base, listeners)?;
 
     announce(&config, &bound);
     web.ready.set_ready();
     base.shutdown.draining().await;
     drain(&base, &web, &relay).await;
-    base.shutdown.stop();
-    drop((web, link));
-    finish(&base, relay).await;
+    relay.stop();
+    finish(&base).await;
     writer.abort();
-    match base.failure.get() {
-        Some(failure) => Err(AppError::Failed(failure.clone())),
-        None => Ok(()),
-    }
+    base.failure.get().map_or(Ok(()), |failure| Err(AppError::Broken(failure.clone())))
 }
 
-/// Mints credentials that outlive the longest call and end with their own.
-fn link(config: &Config, udp: &[SocketAddr]) -> Link {
-    let config::IceUrls { stun, turn } = config.ice_urls(udp);
-    let secrets = SharedSecrets::new(config.turn_secrets.clone());
-    Link::new(secrets, IceUrls { stun, turn }, CREDENTIAL_LIFE.max(config.signaling.max_duration))
-}
-
-fn start_relay(relay: net::Relay, config: &Config, base: &Base) -> Result<Arc<net::Handle>, AppError> {
+/// What the relay is started with.
+fn relay_parts(config: &Config, base: &Base, secrets: SharedSecrets) -> net::Parts {
     let users = Users::new(&config.turn.realm, &config.turn_users);
-    let keys = Credentials::new(users, SharedSecrets::new(config.turn_secrets.clone()));
-    let observe = base.observe.clone();
-    let (failure, shutdown) = (base.failure.clone(), base.shutdown.clone());
-    let parts = net::Parts {
+    let (observe, link) = (base.observe.clone(), base.link.clone());
+    let (shutdown, failure) = (base.shutdown.clone(), base.failure.clone());
+    net::Parts {
         turn: config.turn.clone(),
-        keys: Arc::new(keys),
+        keys: Arc::new(Credentials::new(users, secrets)),
         metrics: base.metrics.clone(),
-        on_event: Arc::new(move |event| observe.turn(event)),
-        on_failure: Box::new(move |why| {
-            tracing::error!("{why}");
-            let _ = failure.set(why);
+        on_event: Arc::new(move |event| {
+            observe.turn(event);
+            link.turn(event);
+        }),
+        // Half a relay is worse than none: the supervisor starts a whole one again.
+        on_failure: Box::new(move |what| {
+            tracing::error!("{what}");
+            let _ = failure.set(what);
             shutdown.hurry();
         }),
-    };
-    Ok(Arc::new(relay.start(parts)?))
+    }
 }
 
 /// Every TCP socket.
@@ -174,22 +165,24 @@ struct Base {
     store: Arc<dyn CallStore>,
     records: Queue,
     observe: Observe,
+    link: Link,
     shutdown: Shutdown,
-    /// What a part died of.
+    /// What broke while the service ran.
     failure: Arc<OnceLock<String>>,
 }
 
 impl Base {
-    async fn start(config: &Config) -> Result<Self, AppError> {
+    async fn start(config: &Config, link: Link) -> Result<Self, AppError> {
         let metrics = Arc::new(Metrics::new()?);
         metrics.build_info.with_label_values(&[VERSION, COMMIT]).set(1);
         let store = config.store.open().await?;
         let records = Queue::new(metrics.clone());
-        let shown = |ip| logging::address(ip).to_string();
-        let observe = Observe::new(metrics.clone(), records.clone(), shown);
+        let relayed = link.clone();
+        let observe =
+            Observe::new(metrics.clone(), records.clone(), Arc::new(move |call| relayed.has_relayed(call)));
         let shutdown = Shutdown::new(config.shutdown);
         shutdown.hear_signals()?;
-        Ok(Self { metrics, store, records, observe, shutdown, failure: Arc::default() })
+        Ok(Self { metrics, store, records, observe, link, shutdown, failure: Arc::default() })
     }
 }
 
@@ -200,21 +193,25 @@ struct Web {
 }
 
 impl Web {
-    fn start(config: &Config, base: &Base, listeners: Listeners, link: &Link) -> Result<Self, AppError> {
-        let (observe, revoke) = (base.observe.clone(), link.clone());
+    fn start(config: &Config, base: &Base, listeners: Listeners) -> Result<Self, AppError> {
+        let ice = || Box::new(base.link.clone());
+        let (observe, link) = (base.observe.clone(), base.link.clone());
         let sink: Sink = Arc::new(move |event| {
-            revoke.signaling(&event);
+            let ended = matches!(event, signaling::Event::CallEnded { .. }).then(|| event.clone());
             observe.signaling(event);
+            // Only now: the observer asks the link which way the media went.
+            ended.iter().for_each(|event| link.signaling(event));
         });
+
         let entropy: Entropy = Box::new(|bytes| rand::fill(bytes));
-        let hub = Hub::new(config.signaling.clone(), Box::new(link.clone()), entropy);
+        let hub = Hub::new(config.signaling.clone(), ice(), entropy);
         let engine = Engine::new(hub, &config.http.limits, base.metrics.clone(), sink);
         let ready = Arc::new(Ready::default());
         let parts = http::Parts {
             engine: engine.clone(),
             authenticator: Arc::new(Authenticator::new(config.anonymous, config.jwt.as_ref())),
             store: base.store.clone(),
-            ice: Box::new(link.clone()),
+            ice: ice(),
             ready: ready.clone(),
             metrics: base.metrics.clone(),
         };
@@ -264,28 +261,21 @@ async fn drain(base: &Base, web: &Web, relay: &net::Handle) {
     let why = base.shutdown.drained(idle).await;
     let (calls, allocations) = (base.observe.calls(), relay.allocations());
     match why {
-        Drained::Idle => tracing::info!("nothing is left"),
-        Drained::Deadline => {
-            tracing::warn!(calls, allocations, "drain.timeout is over: what still runs is cut")
-        }
-        Drained::Hurried => tracing::warn!(calls, allocations, "a second signal: what still runs is cut"),
+        Drained::Idle => tracing::info!("no call and no allocation is left"),
+        Drained::Deadline => tracing::warn!(calls, allocations, "drain.timeout is over: what is left is cut"),
+        Drained::Hurried => tracing::warn!(calls, allocations, "a second signal: what is left is cut"),
     }
     tokio::select! {
         () = web.engine.close_all(CLOSING) => {}
         () = base.shutdown.hurrying() => {}
     }
+    base.shutdown.stop();
 }
 
-/// Waits for the last tasks, ends what is still allocated and writes the last records.
-async fn finish(base: &Base, relay: Arc<net::Handle>) {
+/// Waits for the last tasks and writes the last records.
+async fn finish(base: &Base) {
     if let Err(tasks) = base.shutdown.finished(LAST_WAIT).await {
         tracing::warn!(tasks, "tasks did not end in time");
-    }
-    // A task that did not end may hold the relay still: then its threads end with the process.
-    if let Some(relay) = Arc::into_inner(relay)
-        && let Err(error) = tokio::task::spawn_blocking(|| relay.stop()).await
-    {
-        tracing::warn!(%error, "the relay did not stop in order");
     }
     let limit = if base.shutdown.is_hurrying() { HURRIED_WAIT } else { LAST_WAIT };
     if let Err(records) = base.records.flushed(limit).await {

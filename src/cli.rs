@@ -144,18 +144,18 @@ fn serve(config: Config) -> ExitCode {
 fn credentials(config: &Config, user: &str, ttl: Duration) -> ExitCode {
     let now = jiff::Timestamp::now().as_second().cast_unsigned();
     let secrets = SharedSecrets::new(config.turn_secrets.clone());
-    let Some(Minted { username, password }) = secrets.mint(user, None, now.saturating_add(ttl.as_secs()))
-    else {
+    let expires = now.saturating_add(ttl.as_secs());
+    let Some(Minted { username, password: credential }) = secrets.mint(user, None, expires) else {
         return failed(2, "there is no shared secret: set turn.secrets or turn.secrets_file");
     };
     let urls = config.ice_urls(&config.net.udp);
     let output = json!({
         "username": username,
-        "credential": password,
+        "credential": credential,
         "ttl": ttl.as_secs(),
         "iceServers": [
             { "urls": urls.stun },
-            { "urls": urls.turn, "username": username, "credential": password },
+            { "urls": urls.turn, "username": username, "credential": credential },
         ],
     });
     println!("{output:#}");

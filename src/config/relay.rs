@@ -76,14 +76,13 @@ impl Check<'_> {
         if text.is_empty() {
             return None;
         }
-        match text.parse::<SocketAddr>() {
-            Ok(server) if server.port() != 0 && !server.ip().is_unspecified() => Some(server),
-            _ => {
-                let message = format!("{text:?} is no address of a server: write it like 198.51.100.8:3478");
-                self.fail("turn.alternate_server", message);
-                None
-            }
+        let usable = |server: &SocketAddr| server.port() != 0 && !server.ip().is_unspecified();
+        let server = text.parse().ok().filter(usable);
+        if server.is_none() {
+            let message = format!("{text:?} is no address of a server: write it like 198.51.100.8:3478");
+            self.fail("turn.alternate_server", message);
         }
+        server
     }
 
     fn relay_addresses(

@@ -129,6 +129,10 @@ impl Server {
         if !allocation.relay(Direction::ToClient, length, now.instant) {
             return self.drop(Direction::ToClient, DropReason::Bandwidth);
         }
+        if allocation.began_to_carry() {
+            let grant = Arc::clone(&allocation.grant);
+            self.outputs.push_back(Output::Event(Event::CarriesMedia { grant }));
+        }
         self.stats.relayed(Direction::ToClient, length);
         Verdict::ToClient { client, prefix, padding }
     }
