@@ -16,7 +16,7 @@ pub struct Host {
     pub addresses: Vec<IpAddr>,
     /// Networks that are reached without a router.
     pub subnets: Vec<IpNet>,
-    /// Open files a process may have.
+    /// Open files this process may have: its hard limit, which the relay raises itself to.
     pub open_files: Option<usize>,
     /// Whether sockets can be IPv6.
     pub ipv6: bool,
@@ -123,7 +123,7 @@ fn inet6(interfaces: &str) -> (Vec<IpAddr>, Vec<IpNet>) {
     (addresses, subnets)
 }
 
-/// The hard limit in `/proc/self/limits`, to which the relay raises the soft one.
+/// The hard limit in `/proc/self/limits`.
 fn open_files(limits: &str) -> Option<usize> {
     let line = limits.lines().find_map(|line| line.strip_prefix("Max open files"))?;
     line.split_whitespace().nth(1)?.parse().ok()

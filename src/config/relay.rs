@@ -10,12 +10,11 @@ use super::Mode;
 use super::check::Check;
 use super::file::{Expiry, File, Public};
 use crate::http;
+use crate::net;
 use crate::turn::{self, ExpiryPolicy, PeerRules, PortRange, RelayAddress};
 
 /// RFC 8656 section 7.2.
 const LIFETIME_DEFAULT: Duration = Duration::from_secs(600);
-/// Open files that are not relay sockets: listeners, HTTP connections, database.
-const OTHER_FILES: usize = 256;
 
 impl Check<'_> {
     pub(super) fn turn(
@@ -198,7 +197,7 @@ impl Check<'_> {
     fn capacity(&mut self, ports: PortRange, addresses: usize) -> usize {
         let by_ports = usize::from(ports.last.saturating_sub(ports.first)).saturating_add(1) * addresses;
         let Some(open_files) = self.host.open_files else { return by_ports };
-        let by_files = open_files.saturating_sub(OTHER_FILES).max(open_files / 2);
+        let by_files = net::relay_sockets(open_files);
         if by_files < by_ports.min(4096) {
             self.notices.push(format!(
                 "room for {by_files} allocations only: this process may open {open_files} files (raise it with \
