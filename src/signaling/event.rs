@@ -1,14 +1,72 @@
 //! What happened, for `observe`: metrics, log lines, records.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use super::{CallId, UserId};
 
-/// Something to count, log or record.
+/// Something to count, log or record. Every text is from a closed set and may label a metric.
 #[derive(Debug, Clone)]
 pub enum Event {
     /// A session opened.
     SessionOpened,
+    /// A session closed.
+    SessionClosed,
+    /// A request came in.
+    EventIn {
+        /// Its wire name, `other` for an unknown one.
+        name: &'static str,
+    },
+    /// A request was refused.
+    Rejected {
+        /// The wire code.
+        code: &'static str,
+    },
+    /// A request was over a rate limit.
+    RateLimited {
+        /// The limit (`frames`, `signals`, …).
+        limit: &'static str,
+    },
+    /// A call was started.
+    CallStarted {
+        /// `video` or `audio`.
+        kind: &'static str,
+    },
+    /// The first callee accepted.
+    CallAnswered {
+        /// How long it rang.
+        ring: Duration,
+    },
+    /// The first answer was relayed.
+    CallConnected {
+        /// Time since the callee accepted.
+        setup: Duration,
+    },
+    /// A call is over.
+    CallEnded {
+        /// The call, whose credentials end with it.
+        call: CallId,
+        /// `video` or `audio`.
+        kind: &'static str,
+        /// Wire reason.
+        reason: &'static str,
+        /// Whether a callee ever accepted.
+        answered: bool,
+        /// From answer to end.
+        duration: Option<Duration>,
+    },
+    /// A running call changed its status, for the gauge of running calls.
+    CallStatus {
+        /// Status it leaves; `None` for a new call.
+        from: Option<&'static str>,
+        /// Status it enters; `None` when it ends.
+        to: Option<&'static str>,
+    },
+    /// ICE credentials were made.
+    IceMinted {
+        /// `session` or `call`.
+        kind: &'static str,
+    },
     /// The persistent state of a call changed: the whole record, to be upserted. Newest `rev` wins.
     Record(Arc<CallRecord>),
 }

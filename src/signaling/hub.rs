@@ -1,9 +1,24 @@
 //! The engine: one input, then drain the outputs, then sleep until the next timeout.
 
+mod initiate;
+#[cfg(test)]
+mod invariants;
+mod membership;
+mod relay;
+mod room;
+
+use std::collections::{HashMap, VecDeque};
 use std::time::Instant;
 
+use serde_json::{Value, json};
+
+use super::call::Call;
+use super::deadline::after;
+use super::message::event_label;
+use super::session::Session;
+use super::switchboard::{Switchboard, Timer};
 use super::{
-    ClientMessage, Close, Config, Event, IceMint, Identity, Reject, Request, ServerEvent, SessionId,
+    CallId, ClientMessage, Close, Config, Event, IceMint, Identity, Reject, Request, ServerEvent, SessionId,
 };
 
 /// Fills a buffer with unpredictable bytes. The shell passes the system's generator, a simulation a seeded one.
@@ -39,52 +54,250 @@ pub enum Output {
     Event(Event),
 }
 
+/// Who sends a request, and how it wants the outcome.
+#[derive(Debug, Clone, Copy)]
+struct Caller {
+    session: SessionId,
+    wants_ack: bool,
+}
+
 /// The call engine.
-pub struct Hub {}
+pub struct Hub {
+    board: Switchboard,
+    /// Running calls, and those that ended a short while ago.
+    calls: HashMap<CallId, Call>,
+    /// Ended calls with the time they are forgotten, oldest first.
+    ended: VecDeque<(Instant, CallId)>,
+    draining: bool,
+}
+
+impl std::fmt::Debug for Hub {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Hub")
+            .field("sessions", &self.board.sessions.len())
+            .field("calls", &self.calls.len())
+            .field("draining", &self.draining)
+            .finish_non_exhaustive()
+    }
+}
 
 impl Hub {
     /// Makes an empty hub.
-    pub fn new(_config: Config, _ice: Box<dyn IceMint>, _entropy: Entropy) -> Self {
-        todo!()
+    pub fn new(config: Config, ice: Box<dyn IceMint>, entropy: Entropy) -> Self {
+        Self {
+            board: Switchboard::new(config, ice, entropy),
+            calls: HashMap::new(),
+            ended: VecDeque::new(),
+            draining: false,
+        }
     }
-    /// Opens a session for an authenticated transport; `session:ready` is the first output.
+
+    /// Opens a session for an authenticated transport; `session:ready` is the first output that goes to it.
     ///
     /// # Errors
     /// [`Reject`] when a limit on sessions is reached or the server drains.
-    pub fn open(&mut self, _identity: Identity, _now: Now) -> Result<SessionId, Reject> {
-        todo!()
+    pub fn open(&mut self, identity: Identity, now: Now) -> Result<SessionId, Reject> {
+        if self.draining {
+            return Err(Reject::Draining);
+        }
+        let session = self.board.connect(identity, now)?;
+        self.welcome(session, now)?;
+        let identity = self.board.identity(session)?;
+        for id in self.calls_of(&identity.user) {
+            self.edit(&id, now, |call, board| call.ring(board, &identity.user, &[session], now));
+        }
+        Ok(session)
     }
+
     /// Handles one request. The value is the ack's data (`{}` where there is none). Where the client asked for no
     /// ack (`Request::wants_ack == false`) the echo or error event of the protocol is among the outputs as well.
     ///
     /// # Errors
     /// [`Reject`], to be sent as the ack's error.
-    pub fn handle(
-        &mut self,
-        _session: SessionId,
-        _request: Request,
-        _now: Now,
-    ) -> Result<serde_json::Value, Reject> {
-        todo!()
+    pub fn handle(&mut self, session: SessionId, request: Request, now: Now) -> Result<Value, Reject> {
+        let call = request.payload.get("callId").and_then(Value::as_str).map(str::to_owned);
+        let caller = Caller { session, wants_ack: request.wants_ack };
+        self.board.emit(Event::EventIn { name: event_label(&request.event) });
+        let outcome = self.admit(session, &request, now).and_then(|()| {
+            let message = ClientMessage::parse(&request.event, request.payload, &self.board.config.limits)?;
+            self.dispatch(caller, message, now)
+        });
+        if let Err(reject) = &outcome {
+            self.refuse(caller, reject, call, now);
+        }
+        outcome
     }
+
     /// The transport of a session is gone (not a hang-up: participants enter their grace).
-    pub fn close(&mut self, _session: SessionId, _now: Now) {
-        todo!()
+    pub fn close(&mut self, session: SessionId, now: Now) {
+        let Some(Session { identity, .. }) = self.board.disconnect(session, now) else { return };
+        for id in self.calls_of(&identity.user) {
+            self.edit(&id, now, |call, board| {
+                if call.of(&identity.user).is_some_and(|who| who.device == Some(session)) {
+                    call.lose(board, &identity.user, now);
+                }
+            });
+        }
     }
+
     /// Stops accepting calls; sessions are told when to reconnect.
     pub fn drain(&mut self, _now: Now) {
-        todo!()
+        if std::mem::replace(&mut self.draining, true) {
+            return;
+        }
+        let spread = u64::try_from(self.board.config.drain_reconnect.as_millis()).unwrap_or(u64::MAX);
+        let mut sessions: Vec<SessionId> = self.board.sessions.keys().copied().collect();
+        sessions.sort_unstable();
+        for session in sessions {
+            let wait = self.board.random_below(spread);
+            self.board.deliver_volatile(session, "session:draining", json!({ "reconnectInMs": wait }));
+        }
     }
+
     /// Runs every timer that is due.
-    pub fn on_timeout(&mut self, _now: Now) {
-        todo!()
+    pub fn on_timeout(&mut self, now: Now) {
+        while let Some(timer) = self.board.timers.pop_due(now.instant) {
+            match timer {
+                Timer::Call(id) => {
+                    self.edit(&id, now, |call, board| call.on_timeout(board, now)).unwrap_or(())
+                }
+                Timer::User(user) => self.board.release(&user, now),
+            }
+        }
+        while self.ended.front().is_some_and(|(at, _)| *at <= now.instant) {
+            self.forget_oldest();
+        }
     }
+
     /// When [`Hub::on_timeout`] wants to be called next.
     pub fn poll_timeout(&self) -> Option<Instant> {
-        todo!()
+        let forget = self.ended.front().map(|(at, _)| *at);
+        self.board.timers.next().into_iter().chain(forget).min()
     }
+
     /// The next thing to do, until `None`.
     pub fn poll_output(&mut self) -> Option<Output> {
-        todo!()
+        self.board.out.pop_front()
+    }
+
+    fn welcome(&mut self, session: SessionId, now: Now) -> Result<(), Reject> {
+        let identity = self.board.identity(session)?;
+        let ice = self.board.mint(&identity, None, now);
+        let active: Vec<Value> = self
+            .calls_of(&identity.user)
+            .iter()
+            .filter_map(|id| self.calls.get(id))
+            .map(Call::to_json)
+            .collect();
+        let sid = self.board.sessions.get(&session).map(|session| session.sid.to_string());
+        let limits = &self.board.config.limits;
+        let ready = json!({
+            "sid": sid,
+            "resumed": false,
+            "userId": identity.user.0.as_ref(),
+            "serverTime": super::snapshot::time(now.unix_ms),
+            "protocol": 1,
+            "limits": {
+                "frameBytes": limits.frame_bytes,
+                "sdpBytes": limits.sdp_bytes,
+                "candidateBytes": limits.candidate_bytes,
+                "idBytes": limits.id_bytes,
+                "metadataBytes": limits.metadata_bytes,
+                "participants": limits.participants,
+            },
+            "iceServers": ice.servers,
+            "iceTtl": ice.ttl,
+            "activeCalls": active,
+            "missed": [],
+        });
+        self.board.deliver_volatile(session, "session:ready", ready);
+        Ok(())
+    }
+
+    /// Size and rate of a frame, before anything else is looked at.
+    fn admit(&mut self, id: SessionId, request: &Request, now: Now) -> Result<(), Reject> {
+        let config = &self.board.config;
+        let session = self.board.sessions.get_mut(&id).ok_or(Reject::NotAuthenticated)?;
+        if let Err(retry_after) = session.frames.take(config.rates.frames, now.instant) {
+            session.flooded = session.flooded.saturating_add(1);
+            return Err(Reject::RateLimited { limit: "frames", retry_after });
+        }
+        session.flooded = 0;
+        let limit = config.limits.frame_bytes;
+        if request.size > limit { Err(Reject::TooLarge { what: "frame", limit }) } else { Ok(()) }
+    }
+
+    fn dispatch(&mut self, caller: Caller, message: ClientMessage, now: Now) -> Result<Value, Reject> {
+        match message {
+            ClientMessage::Initiate(request) => self.initiate(caller, request, now),
+            ClientMessage::Join { call, settings } => self.join(caller, &call, settings, now),
+            ClientMessage::Signal { call, signal } => self.relay(caller, &call, signal, now),
+            ClientMessage::Toggle { call, media, enabled } => self.toggle(caller, &call, media, enabled, now),
+            ClientMessage::Leave(call) => self.leave(caller, &call, now),
+            ClientMessage::Decline(call) => self.decline(caller, &call, now),
+            ClientMessage::End(call) => self.end(caller, &call, now),
+            ClientMessage::RequestIceServers(call) => self.request_ice(caller, call.as_ref(), now),
+            ClientMessage::Heartbeat => Ok(json!({})),
+            ClientMessage::RoomJoin(room) => self.room_join(caller, &room, now),
+            ClientMessage::RoomLeave(room) => self.room_leave(caller, &room),
+            ClientMessage::Bye => self.bye(caller, now),
+        }
+    }
+
+    /// Counts a refusal, and sends it where no ack will.
+    fn refuse(&mut self, caller: Caller, reject: &Reject, call: Option<String>, now: Now) {
+        self.board.emit(Event::Rejected { code: reject.code() });
+        if let Reject::RateLimited { limit, .. } = reject {
+            self.board.emit(Event::RateLimited { limit });
+        }
+        let burst = self.board.config.rates.frames.burst.max(1);
+        if self.board.sessions.get(&caller.session).is_some_and(|session| session.flooded > burst) {
+            self.close(caller.session, now);
+            self.board.out.push_back(Output::Close { session: caller.session, close: Close::Rate });
+        } else if !caller.wants_ack {
+            let mut error = reject.to_json();
+            let call = call.filter(|id| id.len() <= self.board.config.limits.id_bytes);
+            if let (Some(fields), Some(call)) = (error.as_object_mut(), call) {
+                fields.entry("callId").or_insert(json!(call));
+            }
+            self.board.deliver(caller.session, "call:error", error);
+        }
+    }
+
+    /// The running calls of a user.
+    fn calls_of(&self, user: &super::UserId) -> Vec<CallId> {
+        self.board.users.get(user).map(|user| user.calls.keys().cloned().collect()).unwrap_or_default()
+    }
+
+    /// Changes a call; then its status, record and timers follow. `None` if there is no such call.
+    fn edit<T>(
+        &mut self,
+        id: &CallId,
+        now: Now,
+        change: impl FnOnce(&mut Call, &mut Switchboard) -> T,
+    ) -> Option<T> {
+        let call = self.calls.get_mut(id)?;
+        let was_over = call.is_over();
+        let value = change(call, &mut self.board);
+        call.refresh_status(&mut self.board);
+        if let Some(record) = call.take_record() {
+            self.board.emit(record);
+        }
+        let deadline = call.next_deadline(&self.board.config);
+        self.board.timers.arm(&Timer::Call(id.clone()), deadline);
+        if call.is_over() && !was_over {
+            let forget_at = after(now.instant, self.board.config.ended_retention);
+            self.ended.push_back((forget_at, id.clone()));
+            while self.ended.len() > self.board.config.limits.ended_calls {
+                self.forget_oldest();
+            }
+        }
+        Some(value)
+    }
+
+    fn forget_oldest(&mut self) {
+        if let Some((_, id)) = self.ended.pop_front() {
+            self.calls.remove(&id);
+        }
     }
 }

@@ -30,6 +30,6 @@ pub struct IceServers {
 
 /// Mints the ICE servers of a user, bound to a call where there is one.
 pub trait IceMint: Send {
-    /// Makes fresh credentials.
-    fn mint(&mut self, user: &UserId, call: Option<&CallId>, now: Now) -> IceServers;
+    /// Makes fresh credentials. Without `relay` (the user's grant) there are no `turn:` and `turns:` servers.
+    fn mint(&mut self, user: &UserId, call: Option<&CallId>, relay: bool, now: Now) -> IceServers;
 }

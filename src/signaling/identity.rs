@@ -49,3 +49,22 @@ pub struct Identity {
     /// Expiry of the token in milliseconds since the epoch: no new calls after it.
     pub expires_unix_ms: Option<i64>,
 }
+
+impl Grants {
+    /// Whether a call or room of this name is within the rooms it is limited to. A call without a room is within
+    /// none.
+    pub fn allows_room(&self, room: Option<&str>) -> bool {
+        match (&self.rooms, room) {
+            (None, _) => true,
+            (Some(rooms), Some(room)) => rooms.iter().any(|allowed| allowed.as_ref() == room),
+            (Some(_), None) => false,
+        }
+    }
+}
+
+impl Identity {
+    /// Whether its token no longer starts or joins calls.
+    pub fn expired(&self, unix_ms: i64) -> bool {
+        self.expires_unix_ms.is_some_and(|expiry| expiry <= unix_ms)
+    }
+}

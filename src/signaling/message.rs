@@ -1,19 +1,104 @@
 //! The wire: requests of clients, events of the server (protocol `passerelle/1`).
 
-use serde_json::Value;
+use std::sync::Arc;
+use std::time::Duration;
+
+use serde_json::{Map, Value};
+
+use super::config::Limits;
+use super::signal::Signal;
+use super::{CallId, Reject, UserId};
 
 /// A typed request, parsed from an event name and its payload.
 #[derive(Debug, Clone, PartialEq)]
-pub enum ClientMessage {}
+pub enum ClientMessage {
+    /// `call:initiate`.
+    Initiate(Initiate),
+    /// `call:join`.
+    Join {
+        /// The call.
+        call: CallId,
+        /// Initial media.
+        settings: Settings,
+    },
+    /// `call:signal`.
+    Signal {
+        /// The call.
+        call: CallId,
+        /// What to forward.
+        signal: Signal,
+    },
+    /// `call:toggle-audio`, `call:toggle-video`, `call:toggle-screen`.
+    Toggle {
+        /// The call.
+        call: CallId,
+        /// Which media.
+        media: Media,
+        /// The state to set.
+        enabled: bool,
+    },
+    /// `call:leave`.
+    Leave(CallId),
+    /// `call:decline`.
+    Decline(CallId),
+    /// `call:end`.
+    End(CallId),
+    /// `call:request-ice-servers`.
+    RequestIceServers(Option<CallId>),
+    /// `call:heartbeat`.
+    Heartbeat,
+    /// `room:join`.
+    RoomJoin(Arc<str>),
+    /// `room:leave`.
+    RoomLeave(Arc<str>),
+    /// `session:bye`.
+    Bye,
+}
 
-impl ClientMessage {
-    /// Parses a payload.
-    ///
-    /// # Errors
-    /// `UNKNOWN_EVENT`, `VALIDATION_ERROR` and the like.
-    pub fn parse(_event: &str, _payload: Value) -> Result<Self, super::Reject> {
-        todo!()
-    }
+/// A request to start a call.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Initiate {
+    /// Room or conversation.
+    pub room: Option<Arc<str>>,
+    /// Who is called; empty for everyone in the room.
+    pub to: Vec<UserId>,
+    /// Audio or video.
+    pub kind: Kind,
+    /// Initial media of the caller.
+    pub settings: Settings,
+    /// Opaque, handed to the callees and the record.
+    pub metadata: Option<Value>,
+    /// How long it rings.
+    pub ring_timeout: Option<Duration>,
+}
+
+/// The type of a call.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Kind {
+    /// Sound only.
+    Audio,
+    /// Sound and picture.
+    Video,
+}
+
+/// A media of a participant that can be switched.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Media {
+    /// Microphone.
+    Audio,
+    /// Camera.
+    Video,
+    /// Shared screen.
+    Screen,
+}
+
+/// Initial media of a participant; what is absent follows from the type of the call.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Settings {
+    /// Microphone.
+    pub audio: Option<bool>,
+    /// Camera.
+    pub video: Option<bool>,
 }
 
 /// One request as it came from either framing.
@@ -55,4 +140,241 @@ pub enum Close {
     Capacity,
     /// 4429: rate.
     Rate,
+}
+
+/// Every event a client may send.
+const CLIENT_EVENTS: &[&str] = &[
+    "call:initiate",
+    "call:join",
+    "call:signal",
+    "call:toggle-audio",
+    "call:toggle-video",
+    "call:toggle-screen",
+    "call:leave",
+    "call:decline",
+    "call:end",
+    "call:request-ice-servers",
+    "call:heartbeat",
+    "room:join",
+    "room:leave",
+    "session:bye",
+];
+
+/// The name of a client's event as a label: `other` for one that does not exist.
+pub(super) fn event_label(event: &str) -> &'static str {
+    CLIENT_EVENTS.iter().find(|known| **known == event).copied().unwrap_or("other")
+}
+
+impl ClientMessage {
+    /// Parses a payload.
+    ///
+    /// # Errors
+    /// `UNKNOWN_EVENT`, `VALIDATION_ERROR`, `INVALID_SIGNAL`, `SIGNAL_TOO_LARGE`, `SIGNAL_SENDER_MISMATCH`,
+    /// `UNSUPPORTED_CALL_TYPE`.
+    pub fn parse(event: &str, payload: Value, limits: &Limits) -> Result<Self, Reject> {
+        if event_label(event) == "other" {
+            return Err(Reject::UnknownEvent);
+        }
+        if !shallower_than(&payload, limits.json_depth) {
+            return Err(Reject::Invalid { field: "payload", why: "is nested too deeply" });
+        }
+        let Value::Object(map) = payload else {
+            return Err(Reject::Invalid { field: "payload", why: "must be an object" });
+        };
+        let mut fields = Fields { map, limits };
+        fields.text("msgId", 64)?;
+        Self::from_fields(event, &mut fields)
+    }
+
+    fn from_fields(event: &str, fields: &mut Fields<'_>) -> Result<Self, Reject> {
+        Ok(match event {
+            "call:initiate" => Self::Initiate(Initiate::parse(fields)?),
+            "call:join" => Self::Join { call: fields.call()?, settings: Settings::parse(fields)? },
+            "call:signal" => Self::Signal { call: fields.call()?, signal: Signal::parse(fields)? },
+            "call:toggle-audio" => Self::toggle(fields, Media::Audio)?,
+            "call:toggle-video" => Self::toggle(fields, Media::Video)?,
+            "call:toggle-screen" => Self::toggle(fields, Media::Screen)?,
+            "call:leave" => Self::Leave(fields.call_with_reason()?),
+            "call:decline" => Self::Decline(fields.call_with_reason()?),
+            "call:end" => Self::End(fields.call_with_reason()?),
+            "call:request-ice-servers" => Self::RequestIceServers(fields.id("callId")?.map(CallId)),
+            "call:heartbeat" => Self::Heartbeat,
+            "room:join" => Self::RoomJoin(fields.room()?.ok_or(ROOM_MISSING)?),
+            "room:leave" => Self::RoomLeave(fields.room()?.ok_or(ROOM_MISSING)?),
+            "session:bye" => Self::Bye,
+            _ => return Err(Reject::UnknownEvent),
+        })
+    }
+
+    fn toggle(fields: &Fields<'_>, media: Media) -> Result<Self, Reject> {
+        let enabled =
+            fields.flag("enabled")?.ok_or(Reject::Invalid { field: "enabled", why: "is missing" })?;
+        Ok(Self::Toggle { call: fields.call()?, media, enabled })
+    }
+}
+
+const ROOM_MISSING: Reject = Reject::Invalid { field: "roomId", why: "is missing" };
+
+impl Initiate {
+    fn parse(fields: &mut Fields<'_>) -> Result<Self, Reject> {
+        let kind = match fields.text("type", usize::MAX)? {
+            Some("video") => Kind::Video,
+            Some("audio") => Kind::Audio,
+            Some(_) => return Err(Reject::UnsupportedCallType),
+            None => return Err(Reject::Invalid { field: "type", why: "is missing" }),
+        };
+        let (room, to) = (fields.room()?, fields.callees()?);
+        if room.is_none() && to.is_empty() {
+            return Err(Reject::Invalid { field: "to", why: "is missing, and so is conversationId" });
+        }
+        let metadata = fields.map.remove("metadata").filter(|value| !value.is_null());
+        if metadata.as_ref().is_some_and(|value| value.to_string().len() > fields.limits.metadata_bytes) {
+            return Err(Reject::Invalid { field: "metadata", why: "is too large" });
+        }
+        let ring_timeout = match fields.present("ringTimeoutMs") {
+            None => None,
+            Some(value) => Some(milliseconds(value).ok_or(Reject::Invalid {
+                field: "ringTimeoutMs",
+                why: "must be a number of milliseconds",
+            })?),
+        };
+        Ok(Self { room, to, kind, settings: Settings::parse(fields)?, metadata, ring_timeout })
+    }
+}
+
+fn milliseconds(value: &Value) -> Option<Duration> {
+    let seconds = value.as_f64()? / 1000.0;
+    Duration::try_from_secs_f64(seconds).ok()
+}
+
+impl Settings {
+    fn parse(fields: &Fields<'_>) -> Result<Self, Reject> {
+        let Some(value) = fields.present("settings") else { return Ok(Self::default()) };
+        let wrong = Reject::Invalid { field: "settings", why: "must be an object of booleans" };
+        let map = value.as_object().ok_or(wrong.clone())?;
+        let flag = |key: &str| match map.get(key) {
+            None | Some(Value::Null) => Ok(None),
+            Some(Value::Bool(value)) => Ok(Some(*value)),
+            Some(_) => Err(wrong.clone()),
+        };
+        Ok(Self { audio: flag("audioEnabled")?, video: flag("videoEnabled")? })
+    }
+}
+
+impl Kind {
+    /// Wire name.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Audio => "audio",
+            Self::Video => "video",
+        }
+    }
+}
+
+impl Media {
+    /// Wire name.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Audio => "audio",
+            Self::Video => "video",
+            Self::Screen => "screen",
+        }
+    }
+}
+
+/// A payload that is read field by field. `null` counts as absent, unknown fields are ignored.
+pub(super) struct Fields<'a> {
+    pub(super) map: Map<String, Value>,
+    pub(super) limits: &'a Limits,
+}
+
+impl Fields<'_> {
+    pub(super) fn present(&self, key: &str) -> Option<&Value> {
+        self.map.get(key).filter(|value| !value.is_null())
+    }
+
+    pub(super) fn text(&self, key: &'static str, limit: usize) -> Result<Option<&str>, Reject> {
+        match self.present(key) {
+            None => Ok(None),
+            Some(Value::String(text)) if text.len() <= limit => Ok(Some(text)),
+            Some(Value::String(_)) => Err(Reject::Invalid { field: key, why: "is too long" }),
+            Some(_) => Err(Reject::Invalid { field: key, why: "must be a string" }),
+        }
+    }
+
+    /// An id: not empty, bounded, without control characters.
+    pub(super) fn id(&self, key: &'static str) -> Result<Option<Arc<str>>, Reject> {
+        self.text(key, self.limits.id_bytes)?.map(|text| valid_id(key, text)).transpose()
+    }
+
+    pub(super) fn flag(&self, key: &'static str) -> Result<Option<bool>, Reject> {
+        match self.present(key) {
+            None => Ok(None),
+            Some(Value::Bool(value)) => Ok(Some(*value)),
+            Some(_) => Err(Reject::Invalid { field: key, why: "must be true or false" }),
+        }
+    }
+
+    fn call(&self) -> Result<CallId, Reject> {
+        self.id("callId")?.map(CallId).ok_or(Reject::Invalid { field: "callId", why: "is missing" })
+    }
+
+    /// The call of a request that may say why. What it says decides nothing: the server names the reason of an end.
+    fn call_with_reason(&self) -> Result<CallId, Reject> {
+        self.text("reason", self.limits.id_bytes)?;
+        self.call()
+    }
+
+    /// `roomId` and `conversationId` are two names of one thing.
+    fn room(&self) -> Result<Option<Arc<str>>, Reject> {
+        match (self.id("roomId")?, self.id("conversationId")?) {
+            (Some(room), Some(conversation)) if room != conversation => {
+                Err(Reject::Invalid { field: "roomId", why: "differs from conversationId" })
+            }
+            (room, conversation) => Ok(room.or(conversation)),
+        }
+    }
+
+    fn callees(&self) -> Result<Vec<UserId>, Reject> {
+        const WRONG: Reject = Reject::Invalid { field: "to", why: "must be an id or a list of ids" };
+        let listed = match self.present("to") {
+            None => return Ok(Vec::new()),
+            Some(Value::Array(listed)) => listed.as_slice(),
+            Some(one) => std::slice::from_ref(one),
+        };
+        if listed.is_empty() {
+            return Err(WRONG);
+        }
+        if listed.len() > self.limits.invited {
+            return Err(Reject::MaxParticipants(self.limits.participants));
+        }
+        let mut callees: Vec<UserId> = Vec::with_capacity(listed.len());
+        for value in listed {
+            let text = value.as_str().filter(|text| text.len() <= self.limits.id_bytes).ok_or(WRONG)?;
+            let user = UserId(valid_id("to", text)?);
+            if !callees.contains(&user) {
+                callees.push(user);
+            }
+        }
+        Ok(callees)
+    }
+}
+
+fn valid_id(field: &'static str, text: &str) -> Result<Arc<str>, Reject> {
+    if text.is_empty() {
+        return Err(Reject::Invalid { field, why: "is empty" });
+    }
+    if text.chars().any(char::is_control) {
+        return Err(Reject::Invalid { field, why: "has control characters" });
+    }
+    Ok(Arc::from(text))
+}
+
+fn shallower_than(value: &Value, depth: usize) -> bool {
+    let Some(below) = depth.checked_sub(1) else { return false };
+    match value {
+        Value::Array(items) => items.iter().all(|item| shallower_than(item, below)),
+        Value::Object(map) => map.values().all(|item| shallower_than(item, below)),
+        _ => true,
+    }
 }

@@ -7,18 +7,31 @@
 //! **The law of a core**: one input ([`Hub::open`], [`Hub::handle`], [`Hub::close`], [`Hub::on_timeout`]), then drain
 //! [`Hub::poll_output`] to `None`, then sleep until [`Hub::poll_timeout`].
 
+mod call;
 mod config;
+mod deadline;
 mod event;
 mod hub;
 mod ice;
 mod identity;
+mod limits;
 mod message;
+mod negotiation;
+mod participant;
 mod reject;
+mod session;
+mod signal;
+mod snapshot;
+mod switchboard;
+#[cfg(test)]
+mod tests;
+mod transition;
 
-pub use config::Config;
+pub use config::{BusyPolicy, Config, Limits, Rate, Rates};
 pub use event::{CallRecord, Event, ParticipantRecord};
 pub use hub::{Entropy, Hub, Now, Output};
 pub use ice::{IceMint, IceServer, IceServers};
 pub use identity::{CallId, Grants, Identity, SessionId, UserId};
-pub use message::{ClientMessage, Close, Request, ServerEvent};
+pub use message::{ClientMessage, Close, Initiate, Kind, Media, Request, ServerEvent, Settings};
 pub use reject::Reject;
+pub use signal::{Signal, SignalType};

@@ -1,0 +1,71 @@
+//! Who is connected: sessions, and what is kept about the user and the room behind them.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+use std::time::Instant;
+
+use super::limits::Bucket;
+use super::{CallId, Identity, SessionId};
+
+/// One connected transport.
+#[derive(Debug)]
+pub(super) struct Session {
+    /// Name on the wire.
+    pub(super) sid: Arc<str>,
+    /// Its owner.
+    pub(super) identity: Arc<Identity>,
+    /// When it opened.
+    pub(super) opened: Instant,
+    /// Number of the last event that has one.
+    pub(super) seq: u64,
+    /// Rate of all frames.
+    pub(super) frames: Bucket,
+    /// Rate of signals.
+    pub(super) signals: Bucket,
+    /// Frames over the rate in a row.
+    pub(super) flooded: u32,
+    /// Rooms it is in.
+    pub(super) rooms: BTreeSet<Arc<str>>,
+}
+
+/// A user with a session, a running call or an unfilled bucket.
+#[derive(Debug, Default)]
+pub(super) struct User {
+    /// Its sessions, oldest first.
+    pub(super) sessions: Vec<SessionId>,
+    /// Its running calls.
+    pub(super) calls: BTreeMap<CallId, Presence>,
+    /// Rate of starting calls.
+    pub(super) initiate: Bucket,
+    /// Rate of joining.
+    pub(super) join: Bucket,
+    /// Rate of leaving.
+    pub(super) leave: Bucket,
+    /// Rate of switching media.
+    pub(super) toggle: Bucket,
+}
+
+/// How a user is part of a running call.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Presence {
+    /// Being rung.
+    Pending,
+    /// Joined.
+    Present,
+}
+
+/// A room with a session or a running call.
+#[derive(Debug, Default)]
+pub(super) struct Room {
+    /// Sessions in it.
+    pub(super) sessions: BTreeSet<SessionId>,
+    /// The running call that everyone in the room may join.
+    pub(super) call: Option<CallId>,
+}
+
+impl User {
+    /// When its last bucket is full.
+    pub(super) fn full_at(&self) -> Option<Instant> {
+        [self.initiate, self.join, self.leave, self.toggle].iter().filter_map(Bucket::full_at).max()
+    }
+}
