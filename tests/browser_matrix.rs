@@ -239,7 +239,7 @@ fn configuration(database: &Path) -> String {
         r#"
 [listen]
 udp = ["{SERVER}:3478"]
-tcp = ["{SERVER}:3478"]
+tcp = []
 http = ["{SERVER}:8080"]
 metrics = ["{SERVER}:9090"]
 [public]
@@ -250,6 +250,7 @@ secrets = ["a secret of a laboratory, longer than 32 bytes"]
 addresses = ["{SERVER}"]
 [auth]
 anonymous = "any"
+anonymous_in_public = true
 [store]
 url = "sqlite:{}"
 "#,
