@@ -92,7 +92,12 @@ async fn serve(mut config: Config) -> Result<(), AppError> {
     }
     let listeners = Listeners::bind(&config)?;
     let relay = Relay::bind(config.net.clone())?;
-    let udp: Vec<SocketAddr> = relay.listeners().collect();
+    let udp: Vec<SocketAddr> = relay
+        .listeners()
+        .into_iter()
+        .filter(|(name, _)| *name == "udp")
+        .map(|(_, address)| address)
+        .collect();
     let mut bound = listeners.addresses();
     bound.extend(udp.iter().map(|address| ("udp", *address)));
     config.turn.peers.own_listeners.extend(bound.iter().map(|(_, address)| *address));
