@@ -13,6 +13,6 @@ mod sockets;
 mod udp;
 mod worker;
 
-pub use config::Config;
+pub use config::{Certificate, Config};
 pub use descriptors::relay_sockets;
 pub use relay::{Bound, Failure, Handle, NetError, Parts, Relay};
