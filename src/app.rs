@@ -103,7 +103,7 @@ async fn serve(mut config: Config) -> Result<(), AppError> {
     config.turn.peers.own_listeners.extend(bound.iter().map(|(_, address)| *address));
 
     let secrets = SharedSecrets::new(config.turn_secrets.clone());
-    let link = Link::new(secrets.clone(), config.ice_urls(&udp), config.credential_ttl);
+    let link = Link::new(secrets.clone(), config.ice_urls(&udp, &[], &[]), config.credential_ttl);
     let base = Base::start(&config, link).await?;
     let writer = tokio::spawn(base.records.clone().run(base.store.clone()));
     let relay = Arc::new(relay.start(relay_parts(&config, &base, secrets))?);

@@ -148,7 +148,7 @@ fn credentials(config: &Config, user: &str, ttl: Duration) -> ExitCode {
     let Some(Minted { username, password: credential }) = secrets.mint(user, None, expires) else {
         return failed(2, "there is no shared secret: set turn.secrets or turn.secrets_file");
     };
-    let urls = config.ice_urls(&config.net.udp);
+    let urls = config.ice_urls(&config.net.udp, &config.net.tcp, &config.net.tls);
     let output = json!({
         "username": username,
         "credential": credential,

@@ -2,6 +2,7 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test that cannot go on fails")]
 
+use std::net::SocketAddr;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -216,7 +217,8 @@ fn loopback_relays_only_where_there_is_nothing_else() {
     let without_route = Host { routed: Vec::new(), ..host() };
     assert_eq!(development(&without_route).turn.relay_addresses.len(), 2);
     let without_ipv6 = Host { ipv6: false, ..Host::default() };
-    assert_eq!(development(&without_ipv6).net.udp, ["0.0.0.0:3478".parse().unwrap()]);
+    let net = development(&without_ipv6).net;
+    assert_eq!((&net.udp, &net.tcp), (&vec!["0.0.0.0:3478".parse().unwrap()], &net.udp));
 }
 
 #[test]
@@ -300,8 +302,17 @@ fn networks_addresses_and_ports_say_how_they_are_written() {
         ),
         ("public.external_ips = { \"198.18.0.5\" = \"::1\" }", "both addresses must be IPv4, or both IPv6"),
         ("limits.permissions = 0", "limits.permissions: 0 would refuse everyone"),
+        ("limits.connections_per_ip = 0", "limits.connections_per_ip: 0 would refuse everyone"),
+        ("limits.first_byte_timeout = \"1ms\"", "limits.first_byte_timeout: must be 1s or longer"),
+        ("limits.unauthenticated_timeout = \"0s\"", "limits.unauthenticated_timeout: must be 1s or longer"),
+        ("limits.stream_queue = 100", "limits.stream_queue: must be 16384 or more"),
+        (
+            "listen.proxy_protocol_from = [\"10.0.0.1\"]",
+            "listen.proxy_protocol_from[0]: \"10.0.0.1\" is an address",
+        ),
+        ("listen.tls = [\"0.0.0.0:3478\"]", "listen.tls[0]: 0.0.0.0:3478 is in listen.tcp too"),
         ("turn.lifetime_max = \"1m\"", "turn.lifetime_max: must be 10m or longer"),
-        ("turn.alternate_server = \"other\"", "turn.alternate_server: \"other\" is no address of a server"),
+        ("turn.alternate_server = \"other\"", "turn.alternate_server: \"other\" is no socket address"),
         ("turn.realm = \"\"", "turn.realm: has 1 to 509 bytes"),
         ("http.origins = [\"call.example.org\"]", "http.origins[0]: \"call.example.org\" is no origin"),
         ("store.url = \"calls.db\"", "store.url: \"calls.db\" is no database: write sqlite:PATH"),
@@ -322,10 +333,6 @@ fn networks_addresses_and_ports_say_how_they_are_written() {
 #[test]
 fn a_key_of_a_later_version_is_refused_and_not_ignored() {
     for (more, key) in [
-        ("listen.tcp = [\"0.0.0.0:3478\"]", "listen.tcp: TURN over TCP is not available in this version"),
-        ("listen.tls = [\"0.0.0.0:5349\"]", "listen.tls: TURN over TLS is not available"),
-        ("tls.cert = \"a.pem\"", "tls.cert: TLS is not available"),
-        ("tls.key = \"a.pem\"", "tls.key: TLS is not available"),
         (
             "auth.webhook.url = \"https://example.org\"",
             "auth.webhook.url: the authentication webhook is not available",
@@ -352,7 +359,7 @@ fn a_secret_that_could_be_guessed_is_refused() {
     refuses(&good("auth.jwt.secret = \"short\""), "passerelle.toml:2: auth.jwt.secret: has 5 bytes");
     refuses(&good("auth.jwt.issuer = \"me\""), "auth.jwt.issuer: does nothing without a key");
     refuses("[listen]\n", "turn.secrets: nobody could use the relay: set turn.secrets_file");
-    assert!(load("listen.udp = []").is_ok());
+    assert!(load("listen.udp = []\nlisten.tcp = []").is_ok());
     assert!(load("turn.users = [{ name = \"alice\", password = \"pw\" }]").is_ok());
 }
 
@@ -373,6 +380,36 @@ fn a_secret_file_is_for_the_service_only() {
     refuses(&text, "auth.jwt.secret_file: ");
     std::fs::write(&path, "\n").unwrap();
     refuses(&text, "holds no secret");
+}
+
+#[test]
+fn a_tls_listener_needs_a_certificate_and_its_key() {
+    let tls = "listen.tls = [\"0.0.0.0:5349\"]\n";
+    refuses(&good(tls), "passerelle.toml:2: listen.tls: needs a certificate: set tls.cert and tls.key");
+    refuses(&good("tls.cert = \"a.pem\""), "tls.key: tls.cert has no key");
+    refuses(&good("tls.key = \"a.pem\""), "tls.cert: tls.key has no certificate");
+    let (directory, _) = written("");
+    let path = |name: &str| directory.path().join(name).to_str().unwrap().to_owned();
+    let text = good(&format!("{tls}tls.cert = {:?}\ntls.key = {:?}\n", path("cert.pem"), path("key.pem")));
+    refuses(&text, "passerelle.toml:3: tls.cert: cannot read");
+    std::fs::write(path("cert.pem"), "").unwrap();
+    refuses(&text, "passerelle.toml:4: tls.key: cannot read");
+    std::fs::write(path("key.pem"), "").unwrap();
+    std::fs::set_permissions(path("key.pem"), std::fs::Permissions::from_mode(0o644)).unwrap();
+    refuses(&text, "tls.key: ");
+    std::fs::set_permissions(path("key.pem"), std::fs::Permissions::from_mode(0o600)).unwrap();
+    let net = load(&text).unwrap().net;
+    assert_eq!(net.certificate.unwrap().key, Path::new(&path("key.pem")));
+    let unused = load(&text.replace(tls, "")).unwrap();
+    assert!(unused.notices.iter().any(|notice| notice.contains("tls.cert does nothing")));
+}
+
+#[test]
+fn every_listener_is_closed_to_peers() {
+    let config = load(&good("listen.tcp = [\"192.0.2.1:5000\"]\n")).unwrap();
+    for address in ["0.0.0.0:3478", "192.0.2.1:5000", "127.0.0.1:8080", "127.0.0.1:9090"] {
+        assert!(config.turn.peers.own_listeners.contains(&address.parse().unwrap()), "{address}");
+    }
 }
 
 #[test]
@@ -442,12 +479,30 @@ fn a_nat_shows_in_relay_addresses_hosts_and_urls() {
     let config = load(&good(more)).unwrap();
     assert_eq!(config.turn.relay_addresses[0].external.to_string(), "192.0.2.7");
     assert!(config.turn.peers.own_addresses.contains(&"192.0.2.7".parse().unwrap()));
-    let urls = config.ice_urls(&["0.0.0.0:3478".parse().unwrap(), "[::]:3478".parse().unwrap()]);
+    let bound = |addresses: &[&str]| -> Vec<SocketAddr> {
+        addresses.iter().map(|address| address.parse().unwrap()).collect()
+    };
+    let urls = config.ice_urls(&bound(&["0.0.0.0:3478", "[::]:3478"]), &[], &[]);
     assert_eq!(urls.stun, ["stun:192.0.2.7:3478"]);
     assert_eq!(urls.turn, ["turn:192.0.2.7:3478?transport=udp"]);
     let config = load(&good("public.hosts = [\"turn.example.org\", \"2001:db8::9\"]\n")).unwrap();
-    let urls = config.ice_urls(&["[::]:5000".parse().unwrap()]);
+    let (udp, tcp) = (bound(&["[::]:5000"]), bound(&["0.0.0.0:5000", "[::]:5001"]));
+    let urls = config.ice_urls(&udp, &tcp, &bound(&["0.0.0.0:443"]));
     assert_eq!(urls.stun, ["stun:turn.example.org:5000", "stun:[2001:db8::9]:5000"]);
+    assert_eq!(
+        urls.turn,
+        [
+            "turn:turn.example.org:5000?transport=udp",
+            "turn:[2001:db8::9]:5000?transport=udp",
+            "turn:turn.example.org:5000?transport=tcp",
+            "turn:[2001:db8::9]:5000?transport=tcp",
+            "turn:turn.example.org:5001?transport=tcp",
+            "turn:[2001:db8::9]:5001?transport=tcp",
+            "turns:turn.example.org:443?transport=tcp",
+            "turns:[2001:db8::9]:443?transport=tcp",
+        ]
+    );
+    assert_eq!(config.ice_urls(&[], &tcp, &[]).stun, [""; 0], "STUN is asked over UDP");
 }
 
 #[test]

@@ -1,6 +1,6 @@
 //! From what is written to what the parts need. Every problem is collected, so that one run names them all.
 
-use std::net::{IpAddr, SocketAddr};
+use std::net::IpAddr;
 use std::time::Duration;
 
 use ipnet::IpNet;
@@ -12,7 +12,7 @@ use super::origin::{ConfigError, Origins, Problem};
 use super::secret::{self, MIN_BYTES, Secret};
 use super::{Config, Mode};
 use crate::auth::{self, TokenConfig};
-use crate::{http, logging, net, shutdown, signaling, store};
+use crate::{http, logging, shutdown, signaling, store};
 
 /// The state of a check.
 pub(super) struct Check<'a> {
@@ -37,15 +37,15 @@ pub(super) fn check(file: File, origins: &Origins, mode: Mode, host: &Host) -> R
         );
     }
     check.unavailable(&file);
-    let udp = check.udp(&file.listen);
+    let net = check.net(&file);
     let http = check.http(&file);
     check.anonymous(&file, &http);
     let jwt = check.jwt(&file.auth.jwt);
     let callers = file.auth.anonymous != auth::Mode::Off || jwt.is_some();
     let turn_users = check.users(&file.turn.users);
-    let turn_secrets = check.turn_secrets(&file, callers, !udp.is_empty(), !turn_users.is_empty());
+    let turn_secrets = check.turn_secrets(&file, callers, net.relays(), !turn_users.is_empty());
     let external_ips = check.external_ips(&file.public);
-    let turn = check.turn(&file, &udp, &http, &external_ips);
+    let turn = check.turn(&file, &net, &http, &external_ips);
     let public_hosts = check.public_hosts(&file.public, &turn);
     check.signaling(&file.signaling);
     if file.turn.credential_ttl < Duration::from_secs(60) {
@@ -57,7 +57,6 @@ pub(super) fn check(file: File, origins: &Origins, mode: Mode, host: &Host) -> R
     if let Err(error) = logging::parse_filter(&file.log.level) {
         check.fail("log.level", error.to_string());
     }
-    let net = net::Config { udp, workers: file.relay.workers, receive_buffer: file.relay.receive_buffer };
     let Check { problems, notices, .. } = check;
     if !problems.is_empty() {
         return Err(ConfigError { problems });
@@ -93,45 +92,12 @@ impl Check<'_> {
 
     /// Keys of later versions: better an error than a key that does nothing.
     fn unavailable(&mut self, file: &File) {
-        let reserved = [
-            ("listen.tcp", !file.listen.tcp.is_empty(), "TURN over TCP"),
-            ("listen.tls", !file.listen.tls.is_empty(), "TURN over TLS"),
-            ("tls.cert", !file.tls.cert.is_empty(), "TLS"),
-            ("tls.key", !file.tls.key.is_empty(), "TLS"),
-            ("auth.webhook.url", !file.auth.webhook.url.is_empty(), "the authentication webhook"),
-        ];
-        for (key, used, what) in reserved {
-            if used {
-                self.fail(key, format!("{what} is not available in this version: leave it empty"));
-            }
+        if !file.auth.webhook.url.is_empty() {
+            self.fail(
+                "auth.webhook.url",
+                "the authentication webhook is not available in this version: leave it empty",
+            );
         }
-    }
-
-    fn udp(&mut self, listen: &file::Listen) -> Vec<SocketAddr> {
-        let mut udp = self.sockets("listen.udp", &listen.udp);
-        if !self.host.ipv6 && listen.udp == file::Listen::default().udp {
-            udp.retain(SocketAddr::is_ipv4);
-            self.notices.push("this host has no IPv6: listen.udp is IPv4 only".into());
-        }
-        udp
-    }
-
-    fn sockets(&mut self, key: &str, written: &[String]) -> Vec<SocketAddr> {
-        let mut sockets: Vec<SocketAddr> = Vec::new();
-        for (index, text) in written.iter().enumerate() {
-            let key = format!("{key}[{index}]");
-            match text.parse() {
-                Err(_) => self.fail(
-                    &key,
-                    format!("{text:?} is no socket address: write it like 0.0.0.0:3478 or [::]:3478"),
-                ),
-                Ok(socket) if sockets.contains(&socket) && socket.port() != 0 => {
-                    self.fail(&key, format!("{text:?} is there twice: remove one"));
-                }
-                Ok(socket) => sockets.push(socket),
-            }
-        }
-        sockets
     }
 
     pub(super) fn networks(&mut self, key: &str, written: &[String]) -> Vec<IpNet> {
@@ -262,7 +228,7 @@ impl Check<'_> {
             self.fail(
                 "turn.secrets",
                 "nobody could use the relay: set turn.secrets_file to a file with one secret a line, like \
-                 `openssl rand -hex 32` makes, or listen.udp = [] to turn the relay off",
+                 `openssl rand -hex 32` makes, or empty listen.udp, listen.tcp and listen.tls to turn the relay off",
             );
         }
         secrets

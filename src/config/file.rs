@@ -30,7 +30,7 @@ pub struct File {
     pub http: Http,
     /// The call engine: how long calls ring, wait and last.
     pub signaling: signaling::Config,
-    /// Certificate of the TLS listeners. Not available in this version.
+    /// Certificate of the TLS listeners.
     pub tls: Tls,
     /// Who may open a signaling session.
     pub auth: Auth,
@@ -48,10 +48,13 @@ pub struct File {
 pub struct Listen {
     /// STUN and TURN over UDP.
     pub udp: Vec<String>,
-    /// TURN over TCP. Not available in this version.
+    /// TURN over TCP, for clients whose network lets no UDP out.
     pub tcp: Vec<String>,
-    /// TURN over TLS. Not available in this version.
+    /// TURN over TLS, for clients whose network lets only HTTPS out; needs `[tls]`, e.g. `["0.0.0.0:5349"]`.
     pub tls: Vec<String>,
+    /// Networks of load balancers whose connections to `tcp` and `tls` start with a PROXY header (v1 or v2). Theirs must
+    /// have one, nobody else's may.
+    pub proxy_protocol_from: Vec<String>,
     /// Signaling, REST and pages, as plain HTTP: put a proxy with TLS in front where others reach it.
     pub http: Vec<String>,
     /// Prometheus metrics. Whoever reaches this address may read them.
@@ -62,8 +65,9 @@ impl Default for Listen {
     fn default() -> Self {
         Self {
             udp: vec!["0.0.0.0:3478".into(), "[::]:3478".into()],
-            tcp: Vec::new(),
+            tcp: vec!["0.0.0.0:3478".into(), "[::]:3478".into()],
             tls: Vec::new(),
+            proxy_protocol_from: Vec::new(),
             http: vec!["127.0.0.1:8080".into()],
             metrics: vec!["127.0.0.1:9090".into()],
         }
@@ -219,6 +223,18 @@ pub struct Limits {
     pub unauthenticated_burst: u32,
     /// Binding answers a second to one network. 0: no limit.
     pub binding_per_second: u32,
+    /// TCP and TLS connections an address (IPv4 address or IPv6 /64) may hold before they are authenticated.
+    pub connections_per_ip: usize,
+    /// How long a connection may take for its first byte, TLS handshake included.
+    #[serde(with = "humantime_serde")]
+    #[schemars(with = "String")]
+    pub first_byte_timeout: Duration,
+    /// How long a connection may stay without an allocation.
+    #[serde(with = "humantime_serde")]
+    #[schemars(with = "String")]
+    pub unauthenticated_timeout: Duration,
+    /// Bytes that wait for a slow TCP or TLS client before media to it is dropped.
+    pub stream_queue: usize,
 }
 
 impl Default for Limits {
@@ -234,6 +250,10 @@ impl Default for Limits {
             unauthenticated_per_second: core.unauthenticated_per_second,
             unauthenticated_burst: core.unauthenticated_burst,
             binding_per_second: core.binding_per_second,
+            connections_per_ip: 64,
+            first_byte_timeout: Duration::from_secs(10),
+            unauthenticated_timeout: Duration::from_secs(30),
+            stream_queue: 64 * 1024,
         }
     }
 }
@@ -253,9 +273,9 @@ pub struct Http {
 #[derive(Debug, Clone, Default, Deserialize, Serialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct Tls {
-    /// PEM file with the certificate chain.
+    /// PEM file with the certificate chain. It may be replaced while the server runs.
     pub cert: String,
-    /// PEM file with the private key.
+    /// PEM file with the private key, which only this service can read.
     pub key: String,
 }
 

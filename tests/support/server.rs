@@ -19,6 +19,7 @@ use super::{PATIENCE, eventually, http_get};
 const BASE: &str = r#"
 [listen]
 udp = ["127.0.0.1:0"]
+tcp = []
 http = ["127.0.0.1:0"]
 metrics = ["127.0.0.1:0"]
 [turn]
