@@ -4,19 +4,21 @@
 //! Every socket is bound before anything starts, so that a taken port is an error and not half a server.
 
 use std::net::{SocketAddr, TcpListener};
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use socket2::{Domain, Protocol, Socket, Type};
 
-use crate::auth::Authenticator;
+use crate::auth::{Authenticator, Credentials, SharedSecrets, Users};
 use crate::config::{Config, Mode};
 use crate::http::{self, Engine, Ready, Sink};
+use crate::link::Link;
 use crate::logging;
 use crate::metrics::Metrics;
+use crate::net::{self, NetError, Relay};
 use crate::observe::Observe;
 use crate::shutdown::{Drained, Shutdown};
-use crate::signaling::{CallId, Entropy, Hub, IceMint, IceServer, IceServers, Now, UserId};
+use crate::signaling::{self, Entropy, Hub};
 use crate::store::{CallStore, Queue, StoreError};
 
 /// Version of the program.
@@ -33,6 +35,8 @@ const CLOSING: Duration = Duration::from_secs(2);
 const IDLE_POLL: Duration = Duration::from_millis(50);
 /// Longest wait for tasks and for records once everything has to stop.
 const LAST_WAIT: Duration = Duration::from_secs(10);
+/// The same for records after a second signal.
+const HURRIED_WAIT: Duration = Duration::from_secs(1);
 
 /// Why the service does not run.
 #[derive(Debug, thiserror::Error)]
@@ -61,6 +65,12 @@ pub enum AppError {
     /// An origin is none.
     #[error("http.origins: {0}")]
     Origin(#[from] http::BadOrigin),
+    /// The relay does not start.
+    #[error("{0}")]
+    Relay(#[from] NetError),
+    /// A part of the running service is broken.
+    #[error("{0}")]
+    Broken(String),
     /// A metric is defined wrong.
     #[error("metrics: {0}")]
     Metrics(#[from] prometheus::Error),
@@ -81,24 +91,50 @@ async fn serve(mut config: Config) -> Result<(), AppError> {
         tracing::warn!("{notice}");
     }
     let listeners = Listeners::bind(&config)?;
-    let bound = listeners.addresses();
+    let relay = Relay::bind(config.net.clone())?;
+    let udp: Vec<SocketAddr> = relay.listeners().collect();
+    let mut bound = listeners.addresses();
+    bound.extend(udp.iter().map(|address| ("udp", *address)));
     config.turn.peers.own_listeners.extend(bound.iter().map(|(_, address)| *address));
-    // relay: bind its sockets here; their addresses are what clients are told.
-    let udp = config.net.udp.clone();
-    // relay: bound.extend(udp.iter().map(|address| ("udp", *address)));
 
-    let base = Base::start(&config).await?;
+    let secrets = SharedSecrets::new(config.turn_secrets.clone());
+    let link = Link::new(secrets.clone(), config.ice_urls(&udp), config.credential_ttl);
+    let base = Base::start(&config, link).await?;
     let writer = tokio::spawn(base.records.clone().run(base.store.clone()));
-    // relay: start its workers here, with `base.metrics`, `base.observe` and `base.shutdown`.
-    let web = Web::start(&config, &base, listeners, &udp)?;
+    let relay = Arc::new(relay.start(relay_parts(&config, &base, secrets))?);
+    base.link.connect(&relay);
+    let web = Web::start(&config, &base, listeners)?;
 
     announce(&config, &bound);
     web.ready.set_ready();
     base.shutdown.draining().await;
-    drain(&base, &web).await;
+    drain(&base, &web, &relay).await;
+    relay.stop();
     finish(&base).await;
     writer.abort();
-    Ok(())
+    base.failure.get().map_or(Ok(()), |failure| Err(AppError::Broken(failure.clone())))
+}
+
+/// What the relay is started with.
+fn relay_parts(config: &Config, base: &Base, secrets: SharedSecrets) -> net::Parts {
+    let users = Users::new(&config.turn.realm, &config.turn_users);
+    let (observe, link) = (base.observe.clone(), base.link.clone());
+    let (shutdown, failure) = (base.shutdown.clone(), base.failure.clone());
+    net::Parts {
+        turn: config.turn.clone(),
+        keys: Arc::new(Credentials::new(users, secrets)),
+        metrics: base.metrics.clone(),
+        on_event: Arc::new(move |event| {
+            observe.turn(event);
+            link.turn(event);
+        }),
+        // Half a relay is worse than none: the supervisor starts a whole one again.
+        on_failure: Box::new(move |what| {
+            tracing::error!("{what}");
+            let _ = failure.set(what);
+            shutdown.hurry();
+        }),
+    }
 }
 
 /// Every TCP socket.
@@ -129,20 +165,24 @@ struct Base {
     store: Arc<dyn CallStore>,
     records: Queue,
     observe: Observe,
+    link: Link,
     shutdown: Shutdown,
+    /// What broke while the service ran.
+    failure: Arc<OnceLock<String>>,
 }
 
 impl Base {
-    async fn start(config: &Config) -> Result<Self, AppError> {
+    async fn start(config: &Config, link: Link) -> Result<Self, AppError> {
         let metrics = Arc::new(Metrics::new()?);
         metrics.build_info.with_label_values(&[VERSION, COMMIT]).set(1);
         let store = config.store.open().await?;
         let records = Queue::new(metrics.clone());
-        // link: answers whether TURN carried media of a call.
-        let observe = Observe::new(metrics.clone(), records.clone(), Arc::new(|_| false));
+        let relayed = link.clone();
+        let observe =
+            Observe::new(metrics.clone(), records.clone(), Arc::new(move |call| relayed.has_relayed(call)));
         let shutdown = Shutdown::new(config.shutdown);
         shutdown.hear_signals()?;
-        Ok(Self { metrics, store, records, observe, shutdown })
+        Ok(Self { metrics, store, records, observe, link, shutdown, failure: Arc::default() })
     }
 }
 
@@ -153,17 +193,15 @@ struct Web {
 }
 
 impl Web {
-    fn start(
-        config: &Config,
-        base: &Base,
-        listeners: Listeners,
-        udp: &[SocketAddr],
-    ) -> Result<Self, AppError> {
-        // link: mints credentials bound to the call, and revokes them on `Event::CallEnded` in `sink`.
-        let urls = config.ice_urls(udp);
-        let ice = || Box::new(StunOnly { urls: urls.stun.clone() });
-        let observe = base.observe.clone();
-        let sink: Sink = Arc::new(move |event| observe.signaling(event));
+    fn start(config: &Config, base: &Base, listeners: Listeners) -> Result<Self, AppError> {
+        let ice = || Box::new(base.link.clone());
+        let (observe, link) = (base.observe.clone(), base.link.clone());
+        let sink: Sink = Arc::new(move |event| {
+            let ended = matches!(event, signaling::Event::CallEnded { .. }).then(|| event.clone());
+            observe.signaling(event);
+            // Only now: the observer asks the link which way the media went.
+            ended.iter().for_each(|event| link.signaling(event));
+        });
 
         let entropy: Entropy = Box::new(|bytes| rand::fill(bytes));
         let hub = Hub::new(config.signaling.clone(), ice(), entropy);
@@ -192,24 +230,12 @@ impl Web {
     }
 }
 
-/// ICE servers without a relay.
-struct StunOnly {
-    urls: Vec<String>,
-}
-
-impl IceMint for StunOnly {
-    fn mint(&mut self, _: &UserId, _: Option<&CallId>, _relay: bool, _: Now) -> IceServers {
-        let server = IceServer { urls: self.urls.clone(), username: None, credential: None };
-        IceServers { servers: vec![server], ttl: Duration::from_secs(12 * 3600) }
-    }
-}
-
 /// Says where the service is, once all of it listens.
 fn announce(config: &Config, bound: &[(&'static str, SocketAddr)]) {
     for (listener, address) in bound {
         tracing::info!(listener, %address, "listening");
     }
-    tracing::info!(version = VERSION, allocations = config.turn.limits.allocations_total, "ready");
+    tracing::info!(version = VERSION, "ready");
     if config.mode == Mode::Development {
         let first = |name| bound.iter().find(|(listener, _)| *listener == name);
         if let Some((_, address)) = first("http") {
@@ -222,29 +248,28 @@ fn announce(config: &Config, bound: &[(&'static str, SocketAddr)]) {
 }
 
 /// Serves what runs and takes nothing new, then closes what is left.
-async fn drain(base: &Base, web: &Web) {
+async fn drain(base: &Base, web: &Web, relay: &net::Handle) {
     tracing::info!("draining: nothing new is accepted, a second signal stops at once");
     web.ready.set_draining();
     web.engine.drain();
-    // relay: refuse new allocations from here on.
+    relay.drain();
     let idle = async {
-        // relay: and no allocation lives.
-        while base.observe.calls() > 0 {
+        while base.observe.calls() > 0 || relay.allocations() > 0 {
             tokio::time::sleep(IDLE_POLL).await;
         }
     };
     let why = base.shutdown.drained(idle).await;
+    let (calls, allocations) = (base.observe.calls(), relay.allocations());
     match why {
-        Drained::Idle => tracing::info!("no call is left"),
-        Drained::Deadline => {
-            tracing::warn!(calls = base.observe.calls(), "drain.timeout is over: calls are cut")
-        }
-        Drained::Stopped => tracing::warn!(calls = base.observe.calls(), "a second signal: calls are cut"),
+        Drained::Idle => tracing::info!("no call and no allocation is left"),
+        Drained::Deadline => tracing::warn!(calls, allocations, "drain.timeout is over: what is left is cut"),
+        Drained::Hurried => tracing::warn!(calls, allocations, "a second signal: what is left is cut"),
     }
-    let closing = if why == Drained::Stopped { Duration::ZERO } else { CLOSING };
-    web.engine.close_all(closing).await;
+    tokio::select! {
+        () = web.engine.close_all(CLOSING) => {}
+        () = base.shutdown.hurrying() => {}
+    }
     base.shutdown.stop();
-    // relay: stop its workers here.
 }
 
 /// Waits for the last tasks and writes the last records.
@@ -252,7 +277,8 @@ async fn finish(base: &Base) {
     if let Err(tasks) = base.shutdown.finished(LAST_WAIT).await {
         tracing::warn!(tasks, "tasks did not end in time");
     }
-    if let Err(records) = base.records.flushed(LAST_WAIT).await {
+    let limit = if base.shutdown.is_hurrying() { HURRIED_WAIT } else { LAST_WAIT };
+    if let Err(records) = base.records.flushed(limit).await {
         tracing::error!(records, "call records are lost: the database did not take them in time");
     }
     base.store.close().await;

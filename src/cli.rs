@@ -9,6 +9,7 @@ use clap::{Args, Parser, Subcommand};
 use serde_json::json;
 
 use crate::app::{self, COMMIT, VERSION};
+use crate::auth::{Minted, SharedSecrets};
 use crate::config::{self, Config, Flag, Host, Sources};
 
 /// STUN, TURN relay, signaling of WebRTC calls, call records and metrics in one process.
@@ -142,7 +143,9 @@ fn serve(config: Config) -> ExitCode {
 
 fn credentials(config: &Config, user: &str, ttl: Duration) -> ExitCode {
     let now = jiff::Timestamp::now().as_second().cast_unsigned();
-    let Some((username, credential)) = mint(config, user, now.saturating_add(ttl.as_secs())) else {
+    let secrets = SharedSecrets::new(config.turn_secrets.clone());
+    let expires = now.saturating_add(ttl.as_secs());
+    let Some(Minted { username, password: credential }) = secrets.mint(user, None, expires) else {
         return failed(2, "there is no shared secret: set turn.secrets or turn.secrets_file");
     };
     let urls = config.ice_urls(&config.net.udp);
@@ -157,18 +160,4 @@ fn credentials(config: &Config, user: &str, ttl: Duration) -> ExitCode {
     });
     println!("{output:#}");
     ExitCode::SUCCESS
-}
-
-/// Makes a TURN REST credential: username and password.
-fn mint(config: &Config, user: &str, expires_unix: u64) -> Option<(String, String)> {
-    use base64::Engine as _;
-    use hmac::{Hmac, KeyInit as _, Mac as _};
-    use secrecy::ExposeSecret as _;
-    // auth: replace by `SharedSecrets::new(config.turn_secrets.clone()).mint(user, None, expires_unix)`.
-    let secret = config.turn_secrets.first()?;
-    let username = format!("{expires_unix}:{user}");
-    let mut mac = Hmac::<sha1::Sha1>::new_from_slice(secret.expose_secret().as_bytes()).ok()?;
-    mac.update(username.as_bytes());
-    let password = base64::engine::general_purpose::STANDARD.encode(mac.finalize().into_bytes());
-    Some((username, password))
 }

@@ -2,12 +2,15 @@
 //! may call, nor what a relay does with a credential. Driven by `signaling` through [`IceMint`] and by `app`, which
 //! hands it the running relay.
 
+use std::collections::HashSet;
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
+use parking_lot::Mutex;
+
 use crate::auth::SharedSecrets;
-use crate::net;
 use crate::signaling::{CallId, Event, IceMint, IceServer, IceServers, Now, UserId};
+use crate::{net, turn};
 
 /// URIs of this server's STUN and TURN, without credentials.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -25,12 +28,14 @@ pub struct Link {
     urls: Arc<IceUrls>,
     ttl: Duration,
     relay: Arc<OnceLock<Arc<net::Handle>>>,
+    /// Live calls whose media is relayed.
+    relayed: Arc<Mutex<HashSet<Arc<str>>>>,
 }
 
 impl Link {
     /// Makes a link that mints credentials of this life; nothing is revoked before [`Link::connect`].
     pub fn new(secrets: SharedSecrets, urls: IceUrls, ttl: Duration) -> Self {
-        Self { secrets, urls: Arc::new(urls), ttl, relay: Arc::default() }
+        Self { secrets, urls: Arc::new(urls), ttl, relay: Arc::default(), relayed: Arc::default() }
     }
 
     /// Hands over the running relay, once.
@@ -39,12 +44,34 @@ impl Link {
         let _ = self.relay.set(Arc::clone(relay));
     }
 
+    /// Whether the relay has carried media of a call that is not over yet.
+    pub fn has_relayed(&self, call: &CallId) -> bool {
+        self.relayed.lock().contains(&call.0)
+    }
+
     /// Takes an event of the call engine: the allocations of a call end with it.
     pub fn signaling(&self, event: &Event) {
-        if let Event::CallEnded { call, .. } = event
-            && let Some(relay) = self.relay.get()
-        {
-            relay.revoke_call(&call.0);
+        if let Event::CallEnded { call, .. } = event {
+            self.relayed.lock().remove(&call.0);
+            if let Some(relay) = self.relay.get() {
+                relay.revoke_call(&call.0);
+            }
+        }
+    }
+
+    /// Takes an event of the relay.
+    pub fn turn(&self, event: &turn::Event) {
+        match event {
+            turn::Event::CarriesMedia { grant } => {
+                self.relayed.lock().extend(grant.call.iter().map(Arc::clone));
+            }
+            // Its call is over: what was noted after that is forgotten.
+            turn::Event::AllocationEnded { grant, reason: turn::EndReason::Revoked, .. } => {
+                if let Some(call) = &grant.call {
+                    self.relayed.lock().remove(call);
+                }
+            }
+            turn::Event::AllocationCreated { .. } | turn::Event::AllocationEnded { .. } => {}
         }
     }
 }

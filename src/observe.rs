@@ -9,6 +9,7 @@ use std::time::Duration;
 use crate::metrics::Metrics;
 use crate::signaling::{self, CallId};
 use crate::store::Queue;
+use crate::turn;
 
 /// Answers whether TURN carried media of a call, for the `path` of an ended call.
 pub type Relayed = Arc<dyn Fn(&CallId) -> bool + Send + Sync>;
@@ -98,7 +99,33 @@ impl Observe {
         tracing::info!(call = &*call.0, kind, reason, path, seconds, "call ended");
     }
 
-    // turn: `pub fn turn(&self, event: &turn::Event)` goes here.
+    /// Takes an event of the relay.
+    pub fn turn(&self, event: &turn::Event) {
+        use turn::Event;
+        match event {
+            Event::AllocationCreated { five_tuple, grant, lifetime } => {
+                self.metrics.turn_allocations_created.inc();
+                let (transport, lifetime) = (five_tuple.transport.label(), lifetime.as_secs());
+                tracing::info!(transport, lifetime, "allocation made");
+                tracing::debug!(user = &*grant.user, call = grant.call.as_deref(), "allocation of");
+            }
+            Event::CarriesMedia { grant } => {
+                tracing::debug!(call = grant.call.as_deref(), "media is relayed");
+            }
+            Event::AllocationEnded { five_tuple, reason, duration, usage, .. } => {
+                self.metrics.turn_allocations_ended.with_label_values(&[reason.label()]).inc();
+                self.metrics.turn_allocation_duration.observe(duration.as_secs_f64());
+                tracing::info!(
+                    transport = five_tuple.transport.label(),
+                    reason = reason.label(),
+                    seconds = duration.as_secs(),
+                    bytes_to_peer = usage.bytes_to_peer,
+                    bytes_to_client = usage.bytes_to_client,
+                    "allocation ended"
+                );
+            }
+        }
+    }
 }
 
 #[cfg(test)]

@@ -34,7 +34,7 @@ const GRAPH: &[(&str, &[&str])] = &[
     ("observe", &["turn", "signaling", "metrics", "store"]),
     ("link", &["turn", "signaling", "auth", "net"]),
     // The configurations of the parts, nothing else of them.
-    ("config", &["auth", "net", "turn", "signaling", "store", "http", "logging", "shutdown"]),
+    ("config", &["auth", "net", "turn", "signaling", "store", "http", "link", "logging", "shutdown"]),
     (
         "app",
         &[

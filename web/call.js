@@ -13,6 +13,8 @@ const STATS_EVERY_MS = 1_000;
 const FAREWELL_MS = 600;
 /** Signals kept while signaling is away; a call never needs more to get going again. */
 const OUTBOX_LIMIT = 64;
+/** States of a participant that is in the call, if only by its grace. */
+const PRESENT = new Set(['joined', 'connected', 'grace']);
 /** From the best path to the worst: a call is as good as its worst connection. */
 const PATHS = ['direct', 'stun', 'relay'];
 
@@ -48,7 +50,10 @@ export class Call extends Emitter {
   connectedAt;
 
   #signaling;
+  /** @type {string} */
   #me;
+  /** Every id this side had in the call: an anonymous user comes back under a new one. */
+  #mine;
   #configuration;
   /** @type {MediaStream | undefined} */
   #stream;
@@ -81,6 +86,7 @@ export class Call extends Emitter {
     this.initiator = initiator;
     this.#signaling = signaling;
     this.#me = me;
+    this.#mine = new Set([me]);
     this.#configuration = configuration;
     this.#stream = stream;
     this.#joined = direction === 'outgoing';
@@ -162,8 +168,8 @@ export class Call extends Emitter {
   welcome(session, { offers }) {
     for (const participant of session?.participants ?? []) {
       const id = participant.userId ?? participant.id;
-      if (id === this.#me) continue;
-      if (participant.state === 'joined' || participant.state === 'connected') {
+      if (this.#mine.has(id)) continue;
+      if (PRESENT.has(participant.state)) {
         this.#learn(id, participant);
         if (!this.#peers.has(id)) this.#connect(id, { polite: offers, offers });
       } else if (participant.leftAt) {
@@ -173,13 +179,21 @@ export class Call extends Emitter {
     for (const payload of this.#early.splice(0)) this.#onSignal(payload);
   }
 
-  /** Signaling is back with a new session: joins again within the grace. Made for the client. */
-  async rejoin() {
+  /**
+   * Signaling is back with a new session: joins again within the grace. Made for the client.
+   *
+   * @param {string} me this user; another one than before when it has no account
+   */
+  async rejoin(me) {
+    const renamed = !this.#mine.has(me);
+    this.#me = me;
+    this.#mine.add(me);
     if (!this.#joined || this.state === 'ended') return;
+    if (renamed) this.#startOver();
     try {
       const { callSession, iceServers } = await this.#request('call:join', { settings: this.#readSettings() });
       this.#useIceServers(iceServers);
-      this.welcome(callSession, { offers: false });
+      this.welcome(callSession, { offers: renamed });
       for (const payload of this.#outbox.splice(0)) this.#post(payload);
       for (const peer of this.#peers.values()) peer.recover();
     } catch (error) {
@@ -211,7 +225,7 @@ export class Call extends Emitter {
       case 'call:declined':
         return this.emit('declined', payload);
       case 'call:already-answered':
-        return this.state === 'ringing' && this.#end({ reason: 'answeredElsewhere' });
+        return this.#end({ reason: 'answeredElsewhere' });
       case 'call:missed':
         return this.state === 'ringing' && this.#end({ reason: 'missed' });
       case 'call:ice-servers-refreshed':
@@ -227,7 +241,7 @@ export class Call extends Emitter {
 
   #onJoined({ participant = {}, polite = false, iceServers, ...payload }) {
     const id = participant.userId ?? participant.id ?? payload.participantId;
-    if (!id || id === this.#me) return;
+    if (!id || this.#mine.has(id)) return;
     this.#useIceServers(iceServers);
     this.#learn(id, participant);
     if (this.#joined && !this.#peers.has(id)) this.#connect(id, { polite, offers: false });
@@ -237,7 +251,7 @@ export class Call extends Emitter {
   #onSignal(payload) {
     const { signal } = payload;
     const from = signal?.from ?? payload.from;
-    if (!from || from === this.#me) return;
+    if (!from || this.#mine.has(from)) return;
     if (!this.#joined) {
       this.#early.push(payload);
       return;
@@ -366,8 +380,16 @@ export class Call extends Emitter {
     this.#end({ reason: outcome, endedBy: this.#me });
   }
 
+  /** To the others, a new participant comes: what was negotiated with the former one is void. */
+  #startOver() {
+    this.#closePeers();
+    this.#outbox = [];
+    if (this.state !== 'calling') this.#become(this.connectedAt ? 'reconnecting' : 'connecting');
+  }
+
   #closePeers() {
     clearInterval(this.#statsTimer);
+    this.#statsTimer = undefined;
     for (const peer of this.#peers.values()) peer.close();
     this.#peers.clear();
   }

@@ -183,7 +183,7 @@ export class Client extends Emitter {
     }
     const rooms = [...this.#rooms].map((roomId) => this.#signaling.request('room:join', { roomId }));
     await Promise.allSettled(rooms);
-    await Promise.all([...this.calls.values()].map((call) => call.rejoin()));
+    await Promise.all([...this.calls.values()].map((call) => call.rejoin(this.userId)));
     this.#ring(ready.activeCalls);
   }
 

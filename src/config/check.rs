@@ -1,6 +1,7 @@
 //! From what is written to what the parts need. Every problem is collected, so that one run names them all.
 
 use std::net::{IpAddr, SocketAddr};
+use std::time::Duration;
 
 use ipnet::IpNet;
 use secrecy::SecretString;
@@ -47,6 +48,9 @@ pub(super) fn check(file: File, origins: &Origins, mode: Mode, host: &Host) -> R
     let turn = check.turn(&file, &udp, &http, &external_ips);
     let public_hosts = check.public_hosts(&file.public, &turn);
     check.signaling(&file.signaling);
+    if file.turn.credential_ttl < Duration::from_secs(60) {
+        check.fail("turn.credential_ttl", "must be 1m or longer: a call takes its time to begin");
+    }
     let store = store::Config::parse(&file.store.url)
         .map_err(|message| check.fail("store.url", message))
         .unwrap_or(store::Config::Memory);
@@ -64,6 +68,7 @@ pub(super) fn check(file: File, origins: &Origins, mode: Mode, host: &Host) -> R
         turn,
         turn_secrets,
         turn_users,
+        credential_ttl: file.turn.credential_ttl,
         public_hosts,
         external_ips,
         http,

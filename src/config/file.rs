@@ -108,6 +108,14 @@ pub struct Turn {
     #[serde(with = "humantime_serde")]
     #[schemars(with = "String")]
     pub expiry_grace: Duration,
+    /// How long the credentials in `iceServers` may start allocations.
+    #[serde(with = "humantime_serde")]
+    #[schemars(with = "String")]
+    pub credential_ttl: Duration,
+    /// Also accept channel numbers 0x5000 to 0x7FFF, as clients of RFC 5766 bind them (coturn's turnutils_uclient 4.6).
+    pub wide_channel_range: bool,
+    /// Where clients are sent while this server drains (ALTERNATE-SERVER), like `198.51.100.8:3478`. Empty: nowhere.
+    pub alternate_server: String,
     /// Value of SOFTWARE in authenticated answers. Empty: none is sent.
     pub software: String,
 }
@@ -123,6 +131,9 @@ impl Default for Turn {
             nonce_lifetime: Duration::from_secs(600),
             expiry: Expiry::Keep,
             expiry_grace: Duration::from_secs(3600),
+            credential_ttl: Duration::from_secs(12 * 3600),
+            wide_channel_range: false,
+            alternate_server: String::new(),
             software: String::new(),
         }
     }
@@ -201,10 +212,13 @@ pub struct Limits {
     pub channels: usize,
     /// Bytes a second an allocation may relay in each direction. 0: no limit.
     pub bandwidth: u64,
-    /// Answers a second to unauthenticated requests of one network (/24 or /56), sustained. 0: no limit.
+    /// Error answers a second to one network (/24 or /56) that has not proved its address, sustained. Whoever follows a
+    /// challenge up gives its answer back, so that this cuts floods and not clients. 0: no limit.
     pub unauthenticated_per_second: u32,
     /// Burst of the same.
     pub unauthenticated_burst: u32,
+    /// Binding answers a second to one network. 0: no limit.
+    pub binding_per_second: u32,
 }
 
 impl Default for Limits {
@@ -219,6 +233,7 @@ impl Default for Limits {
             bandwidth: core.bandwidth.unwrap_or(0),
             unauthenticated_per_second: core.unauthenticated_per_second,
             unauthenticated_burst: core.unauthenticated_burst,
+            binding_per_second: core.binding_per_second,
         }
     }
 }

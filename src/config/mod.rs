@@ -17,6 +17,7 @@ mod secret;
 
 use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
+use std::time::Duration;
 
 use secrecy::SecretString;
 
@@ -27,7 +28,7 @@ pub use origin::{ConfigError, Problem};
 pub use reference::reference;
 pub use secret::Secret;
 
-use crate::{auth, http, logging, net, shutdown, signaling, store, turn};
+use crate::{auth, http, link, logging, net, shutdown, signaling, store, turn};
 
 /// Everything the parts need, checked.
 #[derive(Debug, Clone)]
@@ -42,6 +43,8 @@ pub struct Config {
     pub turn_secrets: Vec<SecretString>,
     /// Static TURN users: name and password.
     pub turn_users: Vec<(String, SecretString)>,
+    /// How long the credentials in `iceServers` may start allocations.
+    pub credential_ttl: Duration,
     /// Hosts that go into `iceServers`: names or bare IP literals, never empty while UDP listens.
     pub public_hosts: Vec<String>,
     /// One-to-one NAT: relay address to what the world sees of it.
@@ -73,22 +76,13 @@ pub enum Mode {
     File,
 }
 
-/// URIs of this server's STUN and TURN, without credentials.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct IceUrls {
-    /// `stun:` (RFC 7064).
-    pub stun: Vec<String>,
-    /// `turn:` (RFC 7065).
-    pub turn: Vec<String>,
-}
-
 impl Config {
     /// The URIs that clients use, for UDP listeners bound to `udp` (port 0 is resolved by then).
-    pub fn ice_urls(&self, udp: &[SocketAddr]) -> IceUrls {
+    pub fn ice_urls(&self, udp: &[SocketAddr]) -> link::IceUrls {
         let mut ports: Vec<u16> = udp.iter().map(SocketAddr::port).collect();
         ports.sort_unstable();
         ports.dedup();
-        let mut urls = IceUrls { stun: Vec::new(), turn: Vec::new() };
+        let mut urls = link::IceUrls { stun: Vec::new(), turn: Vec::new() };
         for port in ports {
             for host in &self.public_hosts {
                 let host = if host.contains(':') { format!("[{host}]") } else { host.clone() };

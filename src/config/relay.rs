@@ -10,12 +10,11 @@ use super::Mode;
 use super::check::Check;
 use super::file::{Expiry, File, Public};
 use crate::http;
+use crate::net;
 use crate::turn::{self, ExpiryPolicy, PeerRules, PortRange, RelayAddress};
 
 /// RFC 8656 section 7.2.
 const LIFETIME_DEFAULT: Duration = Duration::from_secs(600);
-/// Open files that are not relay sockets: listeners, HTTP connections, database.
-const OTHER_FILES: usize = 256;
 
 impl Check<'_> {
     pub(super) fn turn(
@@ -44,10 +43,10 @@ impl Check<'_> {
         if file.turn.lifetime_max < LIFETIME_DEFAULT {
             self.fail("turn.lifetime_max", "must be 10m or longer (RFC 8656 section 7.2)");
         }
-        if file.turn.nonce_lifetime < Duration::from_secs(60) {
+        if file.turn.nonce_lifetime < Duration::from_secs(1) {
             self.fail(
                 "turn.nonce_lifetime",
-                "must be 1m or longer: every change of nonce costs a round trip",
+                "must be 1s or longer, and better minutes: each costs a round trip",
             );
         }
         let peers = self.peers(file, udp, http, &relay_addresses);
@@ -67,7 +66,18 @@ impl Check<'_> {
             expiry_grace: file.turn.expiry_grace,
             limits,
             peers,
+            wide_channel_range: file.turn.wide_channel_range,
+            alternate_server: self.alternate_server(&file.turn.alternate_server),
         }
+    }
+
+    fn alternate_server(&mut self, text: &str) -> Option<SocketAddr> {
+        let parsed = (!text.is_empty()).then(|| text.parse())?;
+        if parsed.is_err() {
+            let message = format!("{text:?} is no socket address: write it like 198.51.100.8:3478");
+            self.fail("turn.alternate_server", message);
+        }
+        parsed.ok()
     }
 
     fn relay_addresses(
@@ -175,6 +185,7 @@ impl Check<'_> {
             bandwidth: (limits.bandwidth > 0).then_some(limits.bandwidth),
             unauthenticated_per_second: limits.unauthenticated_per_second,
             unauthenticated_burst: limits.unauthenticated_burst,
+            binding_per_second: limits.binding_per_second,
         }
     }
 
@@ -182,7 +193,7 @@ impl Check<'_> {
     fn capacity(&mut self, ports: PortRange, addresses: usize) -> usize {
         let by_ports = usize::from(ports.last.saturating_sub(ports.first)).saturating_add(1) * addresses;
         let Some(open_files) = self.host.open_files else { return by_ports };
-        let by_files = open_files.saturating_sub(OTHER_FILES).max(open_files / 2);
+        let by_files = net::relay_sockets(open_files);
         if by_files < by_ports.min(4096) {
             self.notices.push(format!(
                 "room for {by_files} allocations only: this process may open {open_files} files (raise it with \

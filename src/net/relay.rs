@@ -6,6 +6,7 @@ use std::sync::{Arc, mpsc};
 use std::thread;
 
 use mio::{Poll, Waker};
+use parking_lot::Mutex;
 
 use super::sockets::{Socket, Sockets, WAKER};
 use super::udp::{self, Options, Receiver};
@@ -137,7 +138,7 @@ impl Relay {
                 unfinished: Vec::new(),
             };
             let thread = spawn(index, worker, Arc::clone(&on_failure))?;
-            handle.links.push(Link { commands, waker, thread });
+            handle.links.push(Link { commands, waker, thread: Mutex::new(Some(thread)) });
         }
         collector::register(&metrics, handle.stats.clone(), shared);
         Ok(handle)
@@ -173,7 +174,7 @@ fn spawn(index: usize, worker: Worker, on_failure: Arc<Failure>) -> io::Result<t
 struct Link {
     commands: mpsc::Sender<Command>,
     waker: Waker,
-    thread: thread::JoinHandle<()>,
+    thread: Mutex<Option<thread::JoinHandle<()>>>,
 }
 
 impl Link {
@@ -224,11 +225,11 @@ impl Handle {
         total
     }
 
-    /// Ends every allocation and waits for the workers.
-    pub fn stop(self) {
+    /// Ends every allocation and waits for the workers, which is a matter of milliseconds.
+    pub fn stop(&self) {
         self.links.iter().for_each(|link| link.send(Command::Stop));
-        for link in self.links {
-            let _ = link.thread.join();
+        for thread in self.links.iter().filter_map(|link| link.thread.lock().take()) {
+            let _ = thread.join();
         }
     }
 }

@@ -15,6 +15,9 @@ use super::{Direction, FiveTuple, Grant, PortLease, Stats, Usage};
 use crate::stun::attribute::Family;
 use crate::stun::{Key, TransactionId};
 
+/// Bytes that an allocation may relay for the connectivity checks of ICE alone.
+const CHECKS: u64 = 32 * 1024;
+
 /// A relayed transport address.
 #[derive(Debug)]
 pub(super) struct Relayed {
@@ -40,6 +43,8 @@ pub(super) struct Allocation {
     pub(super) permissions: Permissions,
     pub(super) channels: Channels,
     pub(super) usage: Usage,
+    /// Whether it has been reported to carry media.
+    carries: bool,
     pub(super) bandwidth: Option<Box<[Bucket; 2]>>,
     pub(super) _quota: QuotaClaim,
 }
@@ -97,6 +102,12 @@ impl Allocation {
             *total += bytes as u64;
         }
         within
+    }
+
+    /// Whether it has begun to carry media since this was asked last.
+    pub(super) fn began_to_carry(&mut self) -> bool {
+        let carries = self.usage.bytes_to_peer + self.usage.bytes_to_client > CHECKS;
+        carries && !std::mem::replace(&mut self.carries, true)
     }
 }
 
@@ -176,6 +187,7 @@ impl PendingAllocation {
             permissions: Permissions::default(),
             channels: Channels::default(),
             usage: Usage::default(),
+            carries: false,
             bandwidth: bandwidth.map(|rate| Box::new([Bucket::new(rate, now); 2])),
             _quota: self.quota,
         }

@@ -62,6 +62,11 @@ pub enum Event {
         /// Granted lifetime.
         lifetime: Duration,
     },
+    /// An allocation has relayed more than the checks of ICE: it carries media.
+    CarriesMedia {
+        /// Whose it is.
+        grant: Arc<Grant>,
+    },
     /// An allocation is gone.
     AllocationEnded {
         /// Its 5-tuple.

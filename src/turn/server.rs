@@ -129,6 +129,10 @@ impl Server {
         if !allocation.relay(Direction::ToClient, length, now.instant) {
             return self.drop(Direction::ToClient, DropReason::Bandwidth);
         }
+        if allocation.began_to_carry() {
+            let grant = Arc::clone(&allocation.grant);
+            self.outputs.push_back(Output::Event(Event::CarriesMedia { grant }));
+        }
         self.stats.relayed(Direction::ToClient, length);
         Verdict::ToClient { client, prefix, padding }
     }
@@ -246,7 +250,8 @@ impl Server {
         let mut unknown = [0; answer::MAX_UNKNOWN];
         let detail = ErrorDetail {
             unknown: message.unknown_required(&mut unknown),
-            protection: by.map(Protection::from),
+            // A challenge looks the same whatever was wrong with the credentials.
+            protection: by.filter(|_| !reject.challenges()).map(Protection::from),
             ..ErrorDetail::default()
         };
         self.refuse_with(from, Head::of(message), reject, detail, now)
