@@ -31,13 +31,13 @@ async fn packet(client: &mut Client) -> String {
 }
 
 /// The next event: name and payload.
-async fn event(client: &mut Client) -> (String, Value) {
+pub(super) async fn event(client: &mut Client) -> (String, Value) {
     let packet = packet(client).await;
     let json = packet.strip_prefix("42").unwrap_or_else(|| panic!("not an event: {packet}"));
     serde_json::from_str(&json[json.find('[').unwrap()..]).unwrap()
 }
 
-async fn connected(server: &Server, user: &str) -> Client {
+pub(super) async fn connected(server: &Server, user: &str) -> Client {
     let mut client = open(server).await;
     client.text(format!("40{}", json!({"token": token(user)}))).await;
     assert!(packet(&mut client).await.starts_with("40{\"sid\""));
