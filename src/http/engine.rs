@@ -35,12 +35,15 @@ const REQUESTS: &[&str] = &[
     "call:signal",
     "call:toggle-audio",
     "call:toggle-video",
+    "call:toggle-screen",
     "call:leave",
     "call:decline",
     "call:end",
     "call:request-ice-servers",
+    "call:heartbeat",
     "room:join",
     "room:leave",
+    "session:bye",
 ];
 
 /// The call engine with its sessions' queues and its clock. Cheap to share, short to lock: nothing waits inside.

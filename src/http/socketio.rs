@@ -136,8 +136,9 @@ async fn admit(shared: Arc<Shared>, socket: Whole, auth: Option<Json>) -> Result
     let parts = socket.req_parts();
     let Some(visitor) = parts.extensions.get::<Visitor>().copied() else { return Err("INTERNAL") };
     let identity = authenticate(&shared, visitor, parts, auth.as_ref()).await?;
-    if let Some(place) = parts.extensions.get::<Place>() {
-        place.leave();
+    // A connection may open its first session; more of them count like connections.
+    if !parts.extensions.get::<Place>().is_some_and(Place::leave) {
+        shared.admission.count(visitor.peer).map_err(|refusal| refusal.code)?;
     }
     let opened = shared.engine.open(identity, SOCKETIO, None).map_err(|reject| reject.code())?;
     let Opened { session, queue } = opened;

@@ -235,3 +235,22 @@ async fn a_drain_closes_every_connection() {
     tokio::join!(server.engine.close_all(Duration::from_millis(200)), closed);
     assert_eq!(server.engine.sessions(), 0);
 }
+
+#[tokio::test]
+async fn one_connection_cannot_open_and_close_sessions_without_end() {
+    let server = Server::start(Mode::Any, |config| {
+        config.limits.connections_burst = 4.0;
+        config.limits.connections_per_second = 0.0;
+    })
+    .await;
+    let mut client = open(&server).await;
+    // The connection itself took one; its first session is free, three more are not.
+    for _ in 0..4 {
+        client.text("40").await;
+        assert!(packet(&mut client).await.starts_with("40{"));
+        event(&mut client).await;
+        client.text("41").await;
+    }
+    client.text("40").await;
+    assert_eq!(packet(&mut client).await, r#"44{"message":"RATE_LIMIT_EXCEEDED"}"#);
+}
