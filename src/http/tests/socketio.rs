@@ -212,7 +212,7 @@ async fn whoever_does_not_read_is_closed() {
 #[tokio::test]
 async fn a_connection_that_joins_no_namespace_is_closed_and_gives_its_place_back() {
     let server = Server::start(Mode::Any, |config| {
-        config.limits.hello = Duration::from_millis(100);
+        config.limits.hello = Duration::from_secs(2);
         config.limits.unauthenticated = 1;
     })
     .await;
