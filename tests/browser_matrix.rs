@@ -15,6 +15,7 @@ use serde_json::Value;
 use sqlx::Row;
 
 const PATIENCE: Duration = Duration::from_secs(60);
+const TOKEN_SECRET: &str = "another secret of a laboratory, longer than 32";
 /// Frames that both sides decode before and during the measurement: a few seconds of video.
 const FRAMES: u64 = 45;
 
@@ -37,6 +38,36 @@ fn two_browsers_behind_symmetric_nat_talk_through_the_relay() {
     call_through(Nat::Symmetric, "relay", |local, remote| local == "relay" || remote == "relay");
 }
 
+#[test]
+fn a_call_outlives_a_lost_signaling_connection() {
+    let _turn = one_cell_at_a_time();
+    let scratch = tempfile::tempdir().unwrap();
+    let lab = Lab::new(Nat::None);
+    let mut server = Server::start(&lab, scratch.path());
+    let mut ana = Browser::start(&lab, Host::A, scratch.path());
+    let mut bruno = Browser::start(&lab, Host::B, scratch.path());
+    server.wait_until_ready(&mut ana);
+
+    ana.ask(&format!("open http://{SERVER}:8080/ Ana blue token={}", token("ana")));
+    bruno.ask(&format!("open http://{SERVER}:8080/ Bruno blue token={}", token("bruno")));
+    ring_and_answer(&mut ana, &mut bruno);
+    for browser in [&mut ana, &mut bruno] {
+        browser.wait_for("connected", |state| state["state"] == "connected");
+    }
+    wait_for_frames(&mut ana, FRAMES);
+
+    ana.ask("drop");
+    ana.wait_for("back on the server", |state| state["server"] == "ready");
+    let seen = frames(&mut ana);
+    assert!(seen >= FRAMES, "media started over: {seen} frames");
+    wait_for_frames(&mut ana, seen + FRAMES);
+    assert_eq!(ana.ask("state")["state"], "connected");
+
+    ana.ask("hangup");
+    bruno.wait_for("hung up", |state| state["state"] == "idle" && state["lastEnd"] == "completed");
+    the_record_is_complete(&server.database);
+}
+
 /// Makes a call in one cell, and checks what the browsers, the metrics and the record say about it.
 fn call_through(nat: Nat, path: &str, fits: impl Fn(&str, &str) -> bool) {
     let _turn = one_cell_at_a_time();
@@ -49,10 +80,7 @@ fn call_through(nat: Nat, path: &str, fits: impl Fn(&str, &str) -> bool) {
 
     ana.ask(&format!("open http://{SERVER}:8080/ Ana blue"));
     bruno.ask(&format!("open http://{SERVER}:8080/ Bruno blue"));
-    ana.ask("call");
-    bruno.wait_for("the call rings", |state| state["state"] == "ringing");
-    bruno.ask("accept");
-
+    ring_and_answer(&mut ana, &mut bruno);
     for browser in [&mut ana, &mut bruno] {
         let state = browser.wait_for("connected on the expected path", |state| {
             state["state"] == "connected"
@@ -74,6 +102,12 @@ fn call_through(nat: Nat, path: &str, fits: impl Fn(&str, &str) -> bool) {
     assert!(metrics.sum("passerelle_stun_requests_total") > 0.0);
     assert_eq!(metrics.sum("passerelle_calls_started_total"), 1.0);
     assert_eq!(metrics.sum("passerelle_calls_ended_total"), 1.0);
+}
+
+fn ring_and_answer(ana: &mut Browser, bruno: &mut Browser) {
+    ana.ask("call");
+    bruno.wait_for("the call rings", |state| state["state"] == "ringing");
+    bruno.ask("accept");
 }
 
 /// Both sides decode video, and its bytes pass through the relay exactly when the path is `relay`. Connectivity checks
@@ -234,6 +268,15 @@ impl Drop for Server {
     }
 }
 
+/// A token that the server accepts.
+fn token(user: &str) -> String {
+    let expires =
+        std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap().as_secs() + 3600;
+    let claims = serde_json::json!({ "sub": user, "exp": expires });
+    let key = jsonwebtoken::EncodingKey::from_secret(TOKEN_SECRET.as_bytes());
+    jsonwebtoken::encode(&jsonwebtoken::Header::default(), &claims, &key).unwrap()
+}
+
 fn configuration(database: &Path) -> String {
     format!(
         r#"
@@ -251,6 +294,8 @@ addresses = ["{SERVER}"]
 [auth]
 anonymous = "any"
 anonymous_in_public = true
+[auth.jwt]
+secret = "{TOKEN_SECRET}"
 [store]
 url = "sqlite:{}"
 "#,
