@@ -35,6 +35,8 @@ const CLOSING: Duration = Duration::from_secs(2);
 const IDLE_POLL: Duration = Duration::from_millis(50);
 /// Longest wait for tasks and for records once everything has to stop.
 const LAST_WAIT: Duration = Duration::from_secs(10);
+/// The same for records after a second signal.
+const HURRIED_WAIT: Duration = Duration::from_secs(1);
 
 /// Why the service does not run.
 #[derive(Debug, thiserror::Error)]
@@ -130,7 +132,7 @@ fn relay_parts(config: &Config, base: &Base, secrets: SharedSecrets) -> net::Par
         on_failure: Box::new(move |what| {
             tracing::error!("{what}");
             let _ = failure.set(what);
-            shutdown.stop();
+            shutdown.hurry();
         }),
     }
 }
@@ -233,7 +235,7 @@ fn announce(config: &Config, bound: &[(&'static str, SocketAddr)]) {
     for (listener, address) in bound {
         tracing::info!(listener, %address, "listening");
     }
-    tracing::info!(version = VERSION, allocations = config.turn.limits.allocations_total, "ready");
+    tracing::info!(version = VERSION, "ready");
     if config.mode == Mode::Development {
         let first = |name| bound.iter().find(|(listener, _)| *listener == name);
         if let Some((_, address)) = first("http") {
@@ -261,10 +263,12 @@ async fn drain(base: &Base, web: &Web, relay: &net::Handle) {
     match why {
         Drained::Idle => tracing::info!("no call and no allocation is left"),
         Drained::Deadline => tracing::warn!(calls, allocations, "drain.timeout is over: what is left is cut"),
-        Drained::Stopped => tracing::warn!(calls, allocations, "a second signal: what is left is cut"),
+        Drained::Hurried => tracing::warn!(calls, allocations, "a second signal: what is left is cut"),
     }
-    let closing = if why == Drained::Stopped { Duration::ZERO } else { CLOSING };
-    web.engine.close_all(closing).await;
+    tokio::select! {
+        () = web.engine.close_all(CLOSING) => {}
+        () = base.shutdown.hurrying() => {}
+    }
     base.shutdown.stop();
 }
 
@@ -273,7 +277,8 @@ async fn finish(base: &Base) {
     if let Err(tasks) = base.shutdown.finished(LAST_WAIT).await {
         tracing::warn!(tasks, "tasks did not end in time");
     }
-    if let Err(records) = base.records.flushed(LAST_WAIT).await {
+    let limit = if base.shutdown.is_hurrying() { HURRIED_WAIT } else { LAST_WAIT };
+    if let Err(records) = base.records.flushed(limit).await {
         tracing::error!(records, "call records are lost: the database did not take them in time");
     }
     base.store.close().await;

@@ -110,7 +110,7 @@ impl Observe {
                 tracing::debug!(user = &*grant.user, call = grant.call.as_deref(), "allocation of");
             }
             Event::CarriesMedia { grant } => {
-                tracing::debug!(call = grant.call.as_deref(), "media is relayed")
+                tracing::debug!(call = grant.call.as_deref(), "media is relayed");
             }
             Event::AllocationEnded { five_tuple, reason, duration, usage, .. } => {
                 self.metrics.turn_allocations_ended.with_label_values(&[reason.label()]).inc();

@@ -25,8 +25,8 @@ pub enum Drained {
     Idle,
     /// The deadline passed.
     Deadline,
-    /// A second signal, or [`Shutdown::stop`].
-    Stopped,
+    /// A second signal.
+    Hurried,
 }
 
 /// A handle to the end of the process; clones share it.
@@ -35,6 +35,7 @@ pub struct Shutdown {
     timeout: Duration,
     draining: CancellationToken,
     stopping: CancellationToken,
+    hurrying: CancellationToken,
     tasks: TaskTracker,
 }
 
@@ -45,6 +46,7 @@ impl Shutdown {
             timeout: config.timeout,
             draining: CancellationToken::new(),
             stopping: CancellationToken::new(),
+            hurrying: CancellationToken::new(),
             tasks: TaskTracker::new(),
         }
     }
@@ -60,7 +62,7 @@ impl Shutdown {
             signals.next().await;
             shutdown.drain();
             signals.next().await;
-            shutdown.stop();
+            shutdown.hurry();
         });
         Ok(())
     }
@@ -70,10 +72,26 @@ impl Shutdown {
         self.draining.cancel();
     }
 
-    /// Stops at once.
+    /// Ends the drain: everything has to stop.
     pub fn stop(&self) {
         self.draining.cancel();
         self.stopping.cancel();
+    }
+
+    /// Stops, and cuts every wait of the end short.
+    pub fn hurry(&self) {
+        self.stop();
+        self.hurrying.cancel();
+    }
+
+    /// Whether waits are cut short.
+    pub fn is_hurrying(&self) -> bool {
+        self.hurrying.is_cancelled()
+    }
+
+    /// Waits until waits are cut short.
+    pub async fn hurrying(&self) {
+        self.hurrying.cancelled().await;
     }
 
     /// Whether the drain has started.
@@ -114,19 +132,24 @@ impl Shutdown {
     pub async fn drained(&self, idle: impl Future<Output = ()>) -> Drained {
         tokio::select! {
             biased;
-            () = self.stopping.cancelled() => Drained::Stopped,
+            () = self.hurrying() => Drained::Hurried,
             () = idle => Drained::Idle,
             () = tokio::time::sleep(self.timeout) => Drained::Deadline,
         }
     }
 
-    /// Waits for the tasks, at most for `limit`.
+    /// Waits for the tasks, at most for `limit` or until a second signal.
     ///
     /// # Errors
     /// How many are still running.
     pub async fn finished(&self, limit: Duration) -> Result<(), usize> {
         self.tasks.close();
-        tokio::time::timeout(limit, self.tasks.wait()).await.map_err(|_| self.tasks.len())
+        tokio::select! {
+            biased;
+            () = self.tasks.wait() => Ok(()),
+            () = self.hurrying() => Err(self.tasks.len()),
+            () = tokio::time::sleep(limit) => Err(self.tasks.len()),
+        }
     }
 }
 
@@ -196,8 +219,10 @@ mod tests {
         let shutdown = shutdown(Duration::from_secs(600));
         shutdown.drain();
         let other = shutdown.clone();
-        tokio::spawn(async move { other.stop() });
-        assert_eq!(shutdown.drained(pending()).await, Drained::Stopped);
+        tokio::spawn(async move { other.hurry() });
+        assert_eq!(shutdown.drained(pending()).await, Drained::Hurried);
+        shutdown.spawn(pending::<()>());
+        assert_eq!(shutdown.finished(Duration::from_secs(600)).await, Err(1));
     }
 
     #[tokio::test]

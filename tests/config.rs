@@ -1,5 +1,7 @@
 //! Configuration: the shipped files, the order of the sources, and every error with its place and the way out.
 
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test that cannot go on fails")]
+
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -299,6 +301,7 @@ fn networks_addresses_and_ports_say_how_they_are_written() {
         ("public.external_ips = { \"198.18.0.5\" = \"::1\" }", "both addresses must be IPv4, or both IPv6"),
         ("limits.permissions = 0", "limits.permissions: 0 would refuse everyone"),
         ("turn.lifetime_max = \"1m\"", "turn.lifetime_max: must be 10m or longer"),
+        ("turn.alternate_server = \"other\"", "turn.alternate_server: \"other\" is no address of a server"),
         ("turn.realm = \"\"", "turn.realm: has 1 to 509 bytes"),
         ("http.origins = [\"call.example.org\"]", "http.origins[0]: \"call.example.org\" is no origin"),
         ("store.url = \"calls.db\"", "store.url: \"calls.db\" is no database: write sqlite:PATH"),

@@ -17,8 +17,10 @@ use tokio::time::timeout;
 use turn::client::{Client, ClientConfig};
 use webrtc_util::Conn as _;
 
-/// `turnutils_uclient` 4.6 picks its channels from all of RFC 5766's range.
-const UCLIENT: &str = "[turn]\nwide_channel_range = true\n";
+/// Loopback peers; channels from all of RFC 5766's range, as `turnutils_uclient` 4.6 picks them; and room for the
+/// allocations it now and then makes anew without freeing the old one.
+const UCLIENT: &str = "[relay]\nallow_peers = [\"127.0.0.0/8\"]\n[turn]\nwide_channel_range = true\n\
+                       [limits]\nallocations_per_user = 1000\n";
 
 /// Runs `turnutils_uclient`: `sessions` clients send `messages` each, and every one of them must come back.
 #[track_caller]
@@ -48,21 +50,21 @@ const AS_ALICE: [&str; 4] = ["-u", ALICE.0, "-w", ALICE.1];
 
 #[test]
 fn turnutils_uclient_loses_nothing_over_channels() {
-    let server = Server::start(&format!("{LOOPBACK_PEERS}{UCLIENT}"));
+    let server = Server::start(UCLIENT);
     uclient(&server, Some(&EchoPeer::start()), 1, 100, &AS_ALICE);
     server.stop();
 }
 
 #[test]
 fn turnutils_uclient_loses_nothing_over_send_indications() {
-    let server = Server::start(LOOPBACK_PEERS);
+    let server = Server::start(UCLIENT);
     uclient(&server, Some(&EchoPeer::start()), 1, 100, &[&["-s"], &AS_ALICE[..]].concat());
     server.stop();
 }
 
 #[test]
 fn several_sessions_of_turnutils_uclient_lose_nothing() {
-    let server = Server::start(&format!("{LOOPBACK_PEERS}{UCLIENT}"));
+    let server = Server::start(UCLIENT);
     let peer = EchoPeer::start();
     uclient(&server, Some(&peer), 8, 50, &AS_ALICE);
     uclient(&server, Some(&peer), 2, 50, &[&["-l", "1200"], &AS_ALICE[..]].concat());
@@ -70,14 +72,14 @@ fn several_sessions_of_turnutils_uclient_lose_nothing() {
 
 #[test]
 fn clients_of_turnutils_uclient_reach_each_other_through_their_relayed_addresses() {
-    let server = Server::start(&format!("{LOOPBACK_PEERS}{UCLIENT}"));
+    let server = Server::start(UCLIENT);
     uclient(&server, None, 4, 50, &[&["-y"], &AS_ALICE[..]].concat());
     uclient(&server, None, 4, 50, &[&["-y", "-s"], &AS_ALICE[..]].concat());
 }
 
 #[test]
 fn turnutils_uclient_makes_its_own_rest_credential() {
-    let server = Server::start(&format!("{LOOPBACK_PEERS}{UCLIENT}"));
+    let server = Server::start(UCLIENT);
     uclient(&server, Some(&EchoPeer::start()), 1, 20, &["-u", "carol", "-W", SECRET]);
 }
 

@@ -16,7 +16,7 @@ pub struct Host {
     pub addresses: Vec<IpAddr>,
     /// Networks that are reached without a router.
     pub subnets: Vec<IpNet>,
-    /// Open files a process may have.
+    /// Open files this process may have: its hard limit, which the relay raises itself to.
     pub open_files: Option<usize>,
     /// Whether sockets can be IPv6.
     pub ipv6: bool,
@@ -123,10 +123,10 @@ fn inet6(interfaces: &str) -> (Vec<IpAddr>, Vec<IpNet>) {
     (addresses, subnets)
 }
 
-/// The soft limit in `/proc/self/limits`.
+/// The hard limit in `/proc/self/limits`.
 fn open_files(limits: &str) -> Option<usize> {
     let line = limits.lines().find_map(|line| line.strip_prefix("Max open files"))?;
-    line.split_whitespace().next()?.parse().ok()
+    line.split_whitespace().nth(1)?.parse().ok()
 }
 
 #[cfg(test)]
@@ -161,10 +161,10 @@ mod tests {
     }
 
     #[test]
-    fn the_limit_of_open_files_is_the_soft_one() {
+    fn the_limit_of_open_files_is_the_hard_one() {
         let limits =
             "Limit   Soft Limit  Hard Limit  Units\nMax open files            1024      1048576   files\n";
-        assert_eq!(open_files(limits), Some(1024));
+        assert_eq!(open_files(limits), Some(1_048_576));
         assert_eq!(open_files("Max open files            unlimited   unlimited   files"), None);
     }
 }

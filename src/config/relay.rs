@@ -10,12 +10,11 @@ use super::Mode;
 use super::check::Check;
 use super::file::{Expiry, File, Public};
 use crate::http;
+use crate::net;
 use crate::turn::{self, ExpiryPolicy, PeerRules, PortRange, RelayAddress};
 
 /// RFC 8656 section 7.2.
 const LIFETIME_DEFAULT: Duration = Duration::from_secs(600);
-/// Open files that are not relay sockets: listeners, HTTP connections, database.
-const OTHER_FILES: usize = 256;
 
 impl Check<'_> {
     pub(super) fn turn(
@@ -44,10 +43,10 @@ impl Check<'_> {
         if file.turn.lifetime_max < LIFETIME_DEFAULT {
             self.fail("turn.lifetime_max", "must be 10m or longer (RFC 8656 section 7.2)");
         }
-        if file.turn.nonce_lifetime < Duration::from_secs(60) {
+        if file.turn.nonce_lifetime < Duration::from_secs(1) {
             self.fail(
                 "turn.nonce_lifetime",
-                "must be 1m or longer: every change of nonce costs a round trip",
+                "must be 1s or longer, and better minutes: each costs a round trip",
             );
         }
         let peers = self.peers(file, udp, http, &relay_addresses);
@@ -194,7 +193,7 @@ impl Check<'_> {
     fn capacity(&mut self, ports: PortRange, addresses: usize) -> usize {
         let by_ports = usize::from(ports.last.saturating_sub(ports.first)).saturating_add(1) * addresses;
         let Some(open_files) = self.host.open_files else { return by_ports };
-        let by_files = open_files.saturating_sub(OTHER_FILES).max(open_files / 2);
+        let by_files = net::relay_sockets(open_files);
         if by_files < by_ports.min(4096) {
             self.notices.push(format!(
                 "room for {by_files} allocations only: this process may open {open_files} files (raise it with \

@@ -4,6 +4,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
+use futures_util::future::BoxFuture;
 use parking_lot::Mutex;
 use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
@@ -17,6 +18,10 @@ use crate::signaling::{Close, Event, Hub, Identity, Now, Output, Reject, Request
 /// Where events of the call engine go. Called with the engine locked, so that events keep their order: it must not
 /// block and must not call the engine.
 pub type Sink = Arc<dyn Fn(Event) + Send + Sync>;
+
+/// Labels of transports.
+pub(crate) const WEBSOCKET: &str = "websocket";
+pub(crate) const SOCKETIO: &str = "socketio";
 
 /// How many steps [`Engine::close_all`] takes.
 const CLOSING_SLICES: u32 = 20;
@@ -46,7 +51,11 @@ pub struct Engine {
     sink: Sink,
     bounds: Bounds,
     transports: TaskTracker,
+    closers: Mutex<Vec<Closer>>,
 }
+
+/// Closes every transport of a framing that cannot close one alone.
+type Closer = Box<dyn Fn() -> BoxFuture<'static, ()> + Send + Sync>;
 
 struct Core {
     hub: Hub,
@@ -85,6 +94,7 @@ impl Engine {
             sink,
             bounds,
             transports: TaskTracker::new(),
+            closers: Mutex::default(),
         })
     }
 
@@ -116,11 +126,12 @@ impl Engine {
         self.input(|core, now| core.hub.drain(now));
     }
 
-    /// Closes every transport with 1012 (restart), a slice at a time so that clients do not all come back in the same
-    /// moment; returns when all are gone, at the latest shortly after `within`.
+    /// Closes every transport: WebSockets with 1012 (restart), a slice at a time so that clients do not all come back
+    /// in the same moment, then Socket.IO connections, whose stock clients spread their reconnects themselves. Returns
+    /// when all are gone, at the latest shortly after `within`.
     pub async fn close_all(&self, within: Duration) {
         for left in (1..=CLOSING_SLICES).rev() {
-            let mut sessions: Vec<SessionId> = self.core.lock().sessions.keys().copied().collect();
+            let mut sessions = self.closable();
             if sessions.is_empty() {
                 break;
             }
@@ -132,10 +143,29 @@ impl Engine {
                 tokio::time::sleep(within / CLOSING_SLICES).await;
             }
         }
+        let closing: Vec<_> = self.closers.lock().iter().map(|closer| closer()).collect();
+        let _ = tokio::time::timeout(LAST_WORDS, futures_util::future::join_all(closing)).await;
+        // A framing that closes everything at once does not say so to each session.
+        let rest: Vec<SessionId> = self.core.lock().sessions.keys().copied().collect();
+        for session in rest {
+            self.end(session, Close::Restart);
+        }
         self.transports.close();
         if tokio::time::timeout(LAST_WORDS, self.transports.wait()).await.is_err() {
             tracing::debug!(left = self.transports.len(), "transports still open");
         }
+    }
+
+    /// The sessions whose transport can be closed alone.
+    fn closable(&self) -> Vec<SessionId> {
+        let core = self.core.lock();
+        let alone = core.sessions.iter().filter(|(_, open)| open.transport == WEBSOCKET);
+        alone.map(|(session, _)| *session).collect()
+    }
+
+    /// Registers how [`Engine::close_all`] closes the transports of a framing that cannot close one alone.
+    pub(crate) fn on_close_all(&self, closer: impl Fn() -> BoxFuture<'static, ()> + Send + Sync + 'static) {
+        self.closers.lock().push(Box::new(closer));
     }
 
     /// How many sessions have a transport.

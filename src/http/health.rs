@@ -13,7 +13,7 @@ use serde_json::json;
 #[derive(Debug, Default)]
 pub struct Ready(AtomicU8);
 
-const STARTING: u8 = 0;
+/// Starting is zero, the default.
 const READY: u8 = 1;
 const DRAINING: u8 = 2;
 

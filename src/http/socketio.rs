@@ -22,7 +22,7 @@ use socketioxide::{ParserConfig, SendError, SocketError, SocketIo};
 
 use super::Shared;
 use super::admission::{Place, Visitor, bearer};
-use super::engine::Opened;
+use super::engine::{Opened, SOCKETIO};
 use super::frame::depth_exceeds;
 use super::refusal::error_json;
 use super::session::{AckId, Frame, Next, Queue};
@@ -69,6 +69,10 @@ pub(crate) fn service(shared: &Arc<Shared>) -> MethodRouter<Arc<Shared>> {
             }),
         );
     }
+    shared.engine.on_close_all(move || {
+        let io = io.clone();
+        Box::pin(async move { io.close().await })
+    });
     any_service(service)
 }
 
@@ -135,7 +139,7 @@ async fn admit(shared: Arc<Shared>, socket: Whole, auth: Option<Json>) -> Result
     if let Some(place) = parts.extensions.get::<Place>() {
         place.leave();
     }
-    let opened = shared.engine.open(identity, "socketio", None).map_err(|reject| reject.code())?;
+    let opened = shared.engine.open(identity, SOCKETIO, None).map_err(|reject| reject.code())?;
     let Opened { session, queue } = opened;
     let transport = Arc::new(Transport { shared, session, queue });
     let on_event = Arc::clone(&transport);

@@ -22,7 +22,7 @@ use tokio_tungstenite::tungstenite::protocol::{CloseFrame, Message, Role, WebSoc
 
 use super::Shared;
 use super::admission::{NotAdmitted, Place, Visitor, bearer};
-use super::engine::Opened;
+use super::engine::{Opened, WEBSOCKET};
 use super::frame::{self, ClientFrame};
 use super::refusal::{Refusal, error_json};
 use super::session::{AckId, Frame, Next, Queue};
@@ -191,7 +191,8 @@ async fn greet(
     visitor: Visitor,
     handshake_token: Option<String>,
 ) -> Result<Opened, (End, Option<Frame>)> {
-    let text = next_text(stream, shared.limits.hello).await.map_err(|end| (end, None))?;
+    // The caller limits the whole greeting.
+    let text = next_text(stream, Duration::MAX).await.map_err(|end| (end, None))?;
     let ClientFrame { event, id, payload } =
         frame::parse(&text, shared.limits.json_depth).map_err(|error| (malformed(error), None))?;
     if event != "hello" {
@@ -217,7 +218,7 @@ async fn greet(
         )?;
     shared
         .engine
-        .open(identity, "websocket", ack.clone())
+        .open(identity, WEBSOCKET, ack.clone())
         .map_err(|reject| refused(rejected(&reject), reject.to_json()))
 }
 

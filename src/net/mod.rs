@@ -14,4 +14,5 @@ mod udp;
 mod worker;
 
 pub use config::Config;
+pub use descriptors::relay_sockets;
 pub use relay::{Bound, Failure, Handle, NetError, Parts, Relay};

@@ -159,7 +159,7 @@ impl Hub {
         while let Some(timer) = self.board.timers.pop_due(now.instant) {
             match timer {
                 Timer::Call(id) => {
-                    self.edit(&id, now, |call, board| call.on_timeout(board, now)).unwrap_or(())
+                    self.edit(&id, now, |call, board| call.on_timeout(board, now));
                 }
                 Timer::User(user) => self.board.release(&user, now),
             }

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use serde_json::{Map, Value, json};
 
 use super::call::{Call, Status};
-use super::participant::{Participant, Profile};
+use super::participant::Participant;
 use super::{CallRecord, UserId};
 
 /// Milliseconds since the epoch as ISO 8601, UTC.
@@ -52,7 +52,7 @@ impl Call {
 
     fn initiator_json(&self) -> Value {
         let profile = self.of(&self.initiator).map(|who| who.profile.clone());
-        Value::Object(profile.unwrap_or_else(Profile::default).to_fields(&self.initiator))
+        Value::Object(profile.unwrap_or_default().to_fields(&self.initiator))
     }
 
     /// `call:initiated`.

@@ -181,14 +181,14 @@ impl Call {
     }
 
     /// A callee says no. The ring of the others goes on.
-    pub(super) fn decline(&mut self, board: &mut Switchboard, user: &UserId, by: SessionId, now: Now) {
+    pub(super) fn decline(&mut self, board: &mut Switchboard, user: &UserId, now: Now) {
         self.dismiss(board, user, State::Declined, "declined", now);
         let event = self.participant_event(user, json!({ "reason": "declined", "mode": self.mode() }));
-        let mut audience = self.joined_devices(None);
-        audience.extend(board.devices(user));
-        board.deliver_all(&audience, "call:declined", &event);
+        let own = board.devices(user);
+        self.tell(board, "call:declined", &event, None);
+        board.deliver_all(&own, "call:declined", &event);
         let everybody = self.unanswered_reason();
-        self.settle(board, everybody, Some(user), Some(by), now);
+        self.settle(board, everybody, Some(user), &own, now);
     }
 
     /// A participant leaves. `echo` tells the device that left as well.
@@ -201,7 +201,7 @@ impl Call {
         now: Now,
     ) {
         if self.answered.is_none() && *user == self.initiator {
-            self.finish(board, Reason::Cancelled, Some(user), Some(by), now);
+            self.finish(board, Reason::Cancelled, Some(user), &[by], now);
             return;
         }
         self.dismiss(board, user, State::Left, "left", now);
@@ -210,7 +210,7 @@ impl Call {
         if echo {
             board.deliver(by, "call:participant-left", event);
         }
-        self.settle(board, Reason::Completed, Some(user), Some(by), now);
+        self.settle(board, Reason::Completed, Some(user), &[by], now);
     }
 
     /// Ends the part of one participant, with everything that waits from or for it.
@@ -251,7 +251,7 @@ impl Call {
         board: &mut Switchboard,
         cause: Reason,
         by: Option<&UserId>,
-        also: Option<SessionId>,
+        also: &[SessionId],
         now: Now,
     ) {
         let (present, pending) = (self.present().count(), self.pending().count());
@@ -277,7 +277,7 @@ impl Call {
         board: &mut Switchboard,
         reason: Reason,
         by: Option<&UserId>,
-        also: Option<SessionId>,
+        also: &[SessionId],
         now: Now,
     ) {
         if self.is_over() {
@@ -314,10 +314,10 @@ impl Call {
         &mut self,
         board: &mut Switchboard,
         reason: Reason,
-        also: Option<SessionId>,
+        also: &[SessionId],
         now: Now,
     ) -> (Vec<SessionId>, Vec<SessionId>) {
-        let (mut audience, mut missed) = (Vec::from_iter(also), Vec::new());
+        let (mut audience, mut missed) = (also.to_vec(), Vec::new());
         let id = self.id.clone();
         for who in self.participants.iter_mut().filter(|who| who.is_live()) {
             let reached = who.device.map_or_else(|| board.devices(&who.user), |device| vec![device]);
@@ -354,16 +354,16 @@ impl Call {
     pub(super) fn on_timeout(&mut self, board: &mut Switchboard, now: Now) {
         let due = |at: std::time::Instant| at <= now.instant;
         if !self.is_over() && due(self.ends_by) {
-            self.finish(board, Reason::MaxDuration, None, None, now);
+            self.finish(board, Reason::MaxDuration, None, &[], now);
         }
         if !self.is_over() && due(self.ring_until) && self.pending().next().is_some() {
             self.ring_out(board, now);
         }
         if !self.is_over() && self.negotiate_until.is_some_and(due) {
-            self.finish(board, Reason::NegotiationTimeout, None, None, now);
+            self.finish(board, Reason::NegotiationTimeout, None, &[], now);
         }
         if !self.is_over() && self.alone_until.is_some_and(due) {
-            self.finish(board, Reason::Completed, None, None, now);
+            self.finish(board, Reason::Completed, None, &[], now);
         }
         let lost: Vec<UserId> =
             self.present().filter(|who| who.lost.is_some()).map(|who| who.user.clone()).collect();
@@ -375,7 +375,7 @@ impl Call {
     /// The ring is over: those undecided have missed the call, even if others are in it.
     fn ring_out(&mut self, board: &mut Switchboard, now: Now) {
         if self.answered.is_none() {
-            self.finish(board, Reason::Missed, None, None, now);
+            self.finish(board, Reason::Missed, None, &[], now);
             return;
         }
         let undecided: Vec<UserId> = self.pending().map(|who| who.user.clone()).collect();
@@ -386,7 +386,7 @@ impl Call {
             let event = self.left_event(&user, "missed");
             self.tell(board, "call:participant-left", &event, None);
         }
-        self.settle(board, Reason::Completed, None, None, now);
+        self.settle(board, Reason::Completed, None, &[], now);
     }
 
     /// A lost connection: kept quiet at first, then shown, then given up.
@@ -410,7 +410,7 @@ impl Call {
             self.tell(board, "call:participant-state", &event, Some(user));
         }
         if given_up && !answered {
-            self.finish(board, Reason::Cancelled, None, None, now);
+            self.finish(board, Reason::Cancelled, None, &[], now);
         } else if given_up {
             self.give_up(board, user, now);
         }
@@ -421,7 +421,8 @@ impl Call {
         self.dismiss(board, user, State::Lost, reason.name(), now);
         let event = self.left_event(user, reason.name());
         self.tell(board, "call:participant-left", &event, None);
-        self.settle(board, reason, None, None, now);
+        let own = board.devices(user);
+        self.settle(board, reason, None, &own, now);
     }
 
     /// The record, if the store does not have it yet.

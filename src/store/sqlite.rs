@@ -68,6 +68,7 @@ impl Sqlite {
     /// # Errors
     /// It cannot be opened or migrated.
     pub async fn open(path: &Path) -> Result<Self, StoreError> {
+        create_private(path).map_err(sqlx::Error::Io)?;
         let options = SqliteConnectOptions::new()
             .filename(path)
             .create_if_missing(true)
@@ -168,6 +169,15 @@ impl CallStore for Sqlite {
     fn close(&self) -> BoxFuture<'_, ()> {
         Box::pin(self.pool.close())
     }
+}
+
+/// Makes the file, readable by this service only: it says who called whom. SQLite gives its mode to the files beside it.
+fn create_private(path: &Path) -> std::io::Result<()> {
+    let mut options = std::fs::OpenOptions::new();
+    options.write(true).create(true);
+    #[cfg(unix)]
+    std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
+    options.open(path).map(drop)
 }
 
 /// Writes a call; whether it was newer than what was there.
@@ -296,6 +306,7 @@ impl Cursor {
 mod tests {
     use super::super::samples::{call, user};
     use super::*;
+    use std::os::unix::fs::PermissionsExt as _;
 
     async fn filled(calls: &[Arc<CallRecord>]) -> Sqlite {
         let store = Sqlite::memory().await.unwrap();
@@ -418,6 +429,10 @@ mod tests {
             let store = Sqlite::open(&path).await.unwrap();
             store.write(&[call("c1", 1, rev, &["alice", "bob"])]).await.unwrap();
             assert_eq!(ids(&store, query("bob")).await, ["c1"]);
+            for file in std::fs::read_dir(directory.path()).unwrap() {
+                let mode = file.unwrap().metadata().unwrap().permissions().mode();
+                assert_eq!(mode & 0o077, 0, "others can read it");
+            }
             store.close().await;
         }
     }

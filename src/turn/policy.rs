@@ -194,7 +194,8 @@ impl PeerPolicy {
             }
         }
         let verdict = self.verdict(address);
-        if own && verdict != Verdict::Denied && verdict != Verdict::Allowed {
+        // A loopback address relays only where the operator allows it as a peer, so it is no exception here.
+        if own && !address.is_loopback() && verdict != Verdict::Denied && verdict != Verdict::Allowed {
             let live = port.is_none_or(|port| is_relayed(SocketAddr::new(address, port)));
             return if live { Ok(PermittedPeer { ip }) } else { Err(DenyRule::OwnAddress) };
         }
@@ -383,6 +384,14 @@ mod tests {
             assert!(policy.check(own.parse().unwrap(), None, |_| false).is_ok());
         }
         assert_eq!(check(&policy, "9.9.9.9:9090"), Err(DenyRule::OwnListener));
+    }
+
+    #[test]
+    fn a_relay_on_loopback_does_not_open_loopback() {
+        let relay = "127.0.0.1".parse().unwrap();
+        let policy = PeerPolicy::new(&PeerRules { own_addresses: vec![relay], ..PeerRules::default() });
+        assert_eq!(policy.check(relay, None, |_| true), Err(DenyRule::Loopback));
+        assert_eq!(policy.check(relay, Some(50_000), |_| true), Err(DenyRule::Loopback));
     }
 
     #[test]

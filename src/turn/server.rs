@@ -250,7 +250,8 @@ impl Server {
         let mut unknown = [0; answer::MAX_UNKNOWN];
         let detail = ErrorDetail {
             unknown: message.unknown_required(&mut unknown),
-            protection: by.map(Protection::from),
+            // A challenge looks the same whatever was wrong with the credentials.
+            protection: by.filter(|_| !reject.challenges()).map(Protection::from),
             ..ErrorDetail::default()
         };
         self.refuse_with(from, Head::of(message), reject, detail, now)

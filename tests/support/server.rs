@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::io::{BufRead as _, BufReader, Read};
 use std::net::SocketAddr;
+use std::os::unix::fs::PermissionsExt as _;
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
@@ -224,6 +225,8 @@ fn merge(base: &mut toml::Table, over: toml::Table) {
 fn spawn(folder: &TempDir, config: &toml::Table) -> (Child, Log, Vec<JoinHandle<()>>) {
     let file = folder.path().join("passerelle.toml");
     std::fs::write(&file, config.to_string()).unwrap();
+    // It holds secrets.
+    std::fs::set_permissions(&file, std::fs::Permissions::from_mode(0o600)).unwrap();
     let mut command = Command::new(env!("CARGO_BIN_EXE_passerelle"));
     for (name, _) in std::env::vars().filter(|(name, _)| name.starts_with("PASSERELLE__")) {
         command.env_remove(name);

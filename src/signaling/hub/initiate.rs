@@ -8,7 +8,7 @@ use super::{Caller, Hub};
 use crate::signaling::call::{Call, Reason};
 use crate::signaling::config::BusyPolicy;
 use crate::signaling::message::{Initiate, Kind, Settings};
-use crate::signaling::participant::{Profile, State};
+use crate::signaling::participant::{Participant, Profile, State};
 use crate::signaling::session::Presence;
 use crate::signaling::{CallId, Event, Identity, Now, Reject, SessionId, UserId};
 
@@ -36,7 +36,7 @@ impl Hub {
             Some(Pair::Running(call)) => return Err(Reject::CallAlreadyActive(call)),
             None => {}
         }
-        self.check_room(caller.session, &identity.user, &request)?;
+        self.check_room(caller.session, &identity.user, &request, &callees)?;
         self.check_capacity(&identity.user)?;
         let id = CallId(self.board.random_id());
         let mut call = Call::new(id, &identity, caller.session, request, &self.board.config, now);
@@ -75,10 +75,11 @@ impl Hub {
     /// A running call of just the caller and the only callee.
     fn pair(&self, caller: &UserId, callees: &[UserId]) -> Option<Pair> {
         let [callee] = callees else { return None };
-        let call = self.calls_of(caller).into_iter().filter_map(|id| self.calls.get(&id)).find(|call| {
-            call.participants.len() == 2 && call.of(callee).is_some_and(|other| other.is_live())
-        })?;
-        let incoming = call.initiator == *callee && call.of(caller).is_some_and(|me| me.is_pending());
+        let call =
+            self.calls_of(caller).into_iter().filter_map(|id| self.calls.get(&id)).find(|call| {
+                call.participants.len() == 2 && call.of(callee).is_some_and(Participant::is_live)
+            })?;
+        let incoming = call.initiator == *callee && call.of(caller).is_some_and(Participant::is_pending);
         Some(if incoming { Pair::Incoming(call.id.clone()) } else { Pair::Running(call.id.clone()) })
     }
 
@@ -105,14 +106,25 @@ impl Hub {
         }))
     }
 
-    /// One running call a room; and one for a user in the same conversation.
-    fn check_room(&self, session: SessionId, user: &UserId, request: &Initiate) -> Result<(), Reject> {
+    /// One running call a room; and in a conversation, one between the same people.
+    fn check_room(
+        &self,
+        session: SessionId,
+        user: &UserId,
+        request: &Initiate,
+        callees: &[UserId],
+    ) -> Result<(), Reject> {
         let Some(name) = &request.room else { return Ok(()) };
         let hosted = self.board.rooms.get(name).and_then(|room| room.call.clone());
         let concerned = request.to.is_empty() || self.board.is_in_room(session, name);
         let own = || {
-            let calls = self.calls_of(user).into_iter();
-            calls.filter_map(|id| self.calls.get(&id)).find(|call| call.room.as_ref() == Some(name))
+            let calls = self.calls_of(user).into_iter().filter_map(|id| self.calls.get(&id));
+            let mut same = calls.filter(|call| call.room.as_ref() == Some(name));
+            // That someone else rings a user in this conversation must not keep it from calling third parties.
+            same.find(|call| {
+                let live = |user| call.of(user).is_some_and(Participant::is_live);
+                call.of(user).is_some_and(Participant::is_present) || callees.iter().any(live)
+            })
         };
         match hosted.filter(|_| concerned).or_else(|| own().map(|call| call.id.clone())) {
             Some(call) => Err(Reject::CallAlreadyActive(call)),

@@ -101,7 +101,7 @@ impl Hub {
         let standing = self.standing_in(caller, &user, id)?;
         self.edit(id, now, |call, board| match standing {
             Standing::Joined => call.leave(board, &user, caller.session, !caller.wants_ack, now),
-            Standing::Pending => call.decline(board, &user, caller.session, now),
+            Standing::Pending => call.decline(board, &user, now),
             Standing::Elsewhere | Standing::Gone => {}
         });
         Ok(json!({}))
@@ -112,7 +112,7 @@ impl Hub {
         match self.standing_in(caller, &user, id)? {
             Standing::Joined => return Err(Reject::StateConflict("you have joined: leave instead")),
             Standing::Pending => {
-                self.edit(id, now, |call, board| call.decline(board, &user, caller.session, now));
+                self.edit(id, now, |call, board| call.decline(board, &user, now));
             }
             Standing::Elsewhere | Standing::Gone => {}
         }
@@ -136,7 +136,7 @@ impl Hub {
             (false, false) => Reason::Cancelled,
         };
         self.edit(id, now, |call, board| {
-            call.finish(board, reason, Some(&user), Some(caller.session), now);
+            call.finish(board, reason, Some(&user), &[caller.session], now);
         });
         Ok(json!({}))
     }

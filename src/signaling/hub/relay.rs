@@ -5,6 +5,7 @@ use serde_json::{Value, json};
 use super::{Caller, Hub};
 use crate::signaling::call::Call;
 use crate::signaling::negotiation::Queued;
+use crate::signaling::participant::Participant;
 use crate::signaling::signal::{Signal, SignalType};
 use crate::signaling::switchboard::Switchboard;
 use crate::signaling::{CallId, Now, Reject, SessionId, UserId};
@@ -53,7 +54,7 @@ impl Hub {
 /// Who a signal is for: the one it names, or the only other participant.
 fn target(call: &Call, from: &UserId, named: Option<&UserId>) -> Result<UserId, Reject> {
     if let Some(named) = named {
-        let there = call.of(named).is_some_and(|who| who.is_live()) && named != from;
+        let there = call.of(named).is_some_and(Participant::is_live) && named != from;
         return if there { Ok(named.clone()) } else { Err(Reject::TargetNotFound) };
     }
     let mut others: Vec<&UserId> = call.present().map(|who| &who.user).filter(|user| *user != from).collect();
@@ -84,7 +85,7 @@ fn forward(
     }
     call.negotiation.check(from, to, &signal, polite, now.instant)?;
     if device.is_none() {
-        return queue(call, board, from, to, signal, now);
+        return queue(call, board, from, to, &signal, now);
     }
     call.negotiation.note(from, to, &signal, now.instant);
     let kind = signal.kind;
@@ -102,7 +103,7 @@ fn queue(
     board: &Switchboard,
     from: &UserId,
     to: &UserId,
-    signal: Signal,
+    signal: &Signal,
     now: Now,
 ) -> Result<Value, Reject> {
     let limits = &board.config.limits;
@@ -112,7 +113,7 @@ fn queue(
     let queued = Queued::new(from, signal.kind, signal.is_offer(), bytes, payload);
     let who = call.of_mut(to).ok_or(Reject::TargetNotFound)?;
     who.queue.push(queued, limits.queued_signals, limits.queued_bytes)?;
-    call.negotiation.note(from, to, &signal, now.instant);
+    call.negotiation.note(from, to, signal, now.instant);
     Ok(outcome(false))
 }
 

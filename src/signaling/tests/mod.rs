@@ -1,1 +1,11 @@
+//! The engine under a virtual clock.
 
+mod calls;
+mod groups;
+mod guards;
+mod limits;
+mod reconnect;
+mod signals;
+mod simulation;
+mod stage;
+mod wire;

@@ -59,6 +59,7 @@ fn a_permission_lasts_five_minutes_and_a_second_request_renews_it() {
     let mut world = World::new(config());
     let relayed = world.allocated(1);
     let relay = world.relay(relayed);
+    assert_eq!(world.ask(&client(1), "ana", &Ask::refresh(3600)).code(), 0);
     let ask = Ask::permission(&[PEER]);
     world.ask(&client(1), "ana", &ask);
     world.sleep(299);

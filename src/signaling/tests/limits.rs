@@ -1,0 +1,224 @@
+//! Every limit, at its boundary.
+
+use std::time::Duration;
+
+use serde_json::{Value, json};
+
+use super::stage::{Stage, code, identity, sdp};
+use crate::signaling::*;
+
+fn padded(bytes: usize) -> String {
+    let start = sdp("");
+    format!("{start}{}", "x".repeat(bytes - start.len()))
+}
+
+#[test]
+fn sizes_hold_to_the_byte() {
+    let mut stage = Stage::new();
+    let (a, _, call) = stage.active();
+    stage.signal(a, &call, json!({ "type": "offer", "sdp": padded(64 * 1024) })).unwrap();
+    let large = stage.signal(a, &call, json!({ "type": "offer", "sdp": padded(64 * 1024 + 1) }));
+    assert_eq!(code(large), "SIGNAL_TOO_LARGE");
+    let line = |bytes: usize| format!("candidate:{}", "1".repeat(bytes - 10));
+    stage.signal(a, &call, json!({ "type": "ice-candidate", "candidate": line(2048) })).unwrap();
+    let large = stage.signal(a, &call, json!({ "type": "ice-candidate", "candidate": line(2049) }));
+    assert_eq!(code(large), "SIGNAL_TOO_LARGE");
+    let large =
+        stage.signal(a, &call, json!({ "type": "ice-candidate", "candidate": { "candidate": line(2049) } }));
+    assert_eq!(code(large), "SIGNAL_TOO_LARGE");
+}
+
+#[test]
+fn ids_and_metadata_hold_to_the_byte() {
+    let mut stage = Stage::new();
+    let a = stage.open("a");
+    let id = |bytes: usize| "u".repeat(bytes);
+    for event in ["room:join", "room:leave"] {
+        stage.ask(a, event, json!({ "roomId": id(128) })).unwrap();
+        assert_eq!(code(stage.ask(a, event, json!({ "roomId": id(129) }))), "VALIDATION_ERROR");
+    }
+    let call = |to: String, metadata: usize| json!({ "to": to, "type": "audio", "metadata": id(metadata) });
+    // As JSON the text has two quotes more.
+    assert_eq!(code(stage.ask(a, "call:initiate", call(id(128), 8190))), "USER_OFFLINE");
+    assert_eq!(code(stage.ask(a, "call:initiate", call(id(129), 1))), "VALIDATION_ERROR");
+    assert_eq!(code(stage.ask(a, "call:initiate", call(id(1), 8191))), "VALIDATION_ERROR");
+    stage.ask(a, "call:heartbeat", json!({ "msgId": id(64) })).unwrap();
+    assert_eq!(code(stage.ask(a, "call:heartbeat", json!({ "msgId": id(65) }))), "VALIDATION_ERROR");
+}
+
+#[test]
+fn a_frame_over_its_limit_is_refused_whatever_it_says() {
+    let mut stage = Stage::new();
+    let a = stage.open("a");
+    for (size, fits) in [(128 * 1024, true), (128 * 1024 + 1, false)] {
+        let request = Request { event: "call:heartbeat".into(), payload: json!({}), wants_ack: true, size };
+        assert_eq!(stage.hub.handle(a, request, stage.now).is_ok(), fits);
+    }
+}
+
+#[test]
+fn json_nests_sixteen_levels() {
+    let mut stage = Stage::new();
+    let a = stage.open("a");
+    let nested = |levels: usize| (0..levels - 2).fold(json!([]), |inner, _| json!([inner]));
+    stage.ask(a, "call:heartbeat", json!({ "x": nested(16) })).unwrap();
+    assert_eq!(code(stage.ask(a, "call:heartbeat", json!({ "x": nested(17) }))), "VALIDATION_ERROR");
+}
+
+/// Sends until refused; how many passed, and the refusal.
+fn exhaust(
+    stage: &mut Stage,
+    session: SessionId,
+    event: &str,
+    payload: impl Fn(usize) -> Value,
+) -> (usize, Reject) {
+    for sent in 0..1000 {
+        if let Err(reject @ Reject::RateLimited { .. }) = stage.ask(session, event, payload(sent)) {
+            return (sent, reject);
+        }
+    }
+    panic!("no limit on {event}");
+}
+
+#[test]
+fn users_have_rates() {
+    let cases = [
+        ("call:initiate", "initiate", 5, json!({ "to": "nobody", "type": "audio" })),
+        ("call:join", "join", 20, json!({ "callId": "none" })),
+        ("call:leave", "leave", 20, json!({ "callId": "none" })),
+        ("call:toggle-audio", "toggle", 50, json!({ "callId": "none", "enabled": true })),
+    ];
+    for (event, limit, burst, payload) in cases {
+        let mut stage = Stage::new();
+        let (a, other) = (stage.open("a"), stage.open("a"));
+        let (passed, reject) = exhaust(&mut stage, a, event, |_| payload.clone());
+        assert_eq!((passed, reject.code()), (burst, "RATE_LIMIT_EXCEEDED"), "{event}");
+        // The bucket is the user's: neither another session nor a reconnect has a fresh one.
+        assert_eq!(code(stage.ask(other, event, payload.clone())), "RATE_LIMIT_EXCEEDED");
+        stage.close(a);
+        stage.close(other);
+        let a = stage.open("a");
+        assert_eq!(code(stage.ask(a, event, payload.clone())), "RATE_LIMIT_EXCEEDED");
+        let wait = reject.to_json()["retryAfterMs"].as_u64().unwrap();
+        assert_eq!(wait, 60_000 / burst as u64);
+        stage.pass(wait as f64 / 1000.0);
+        assert_ne!(code(stage.ask(a, event, payload)), "RATE_LIMIT_EXCEEDED", "{event}");
+        assert_eq!(stage.count(|event| matches!(event, Event::RateLimited { limit: l } if *l == limit)), 3);
+    }
+}
+
+#[test]
+fn signals_have_a_rate_and_candidates_their_own() {
+    let mut stage = Stage::new();
+    let (a, b, call) = stage.active();
+    let signal = |signal: Value| json!({ "callId": call, "signal": signal });
+    let (passed, reject) = exhaust(&mut stage, a, "call:signal", |_| signal(json!({ "type": "bye" })));
+    assert_eq!((passed + 1, reject.retry_after()), (100, Some(Duration::from_millis(100))));
+    stage.pass(60.0);
+    let (passed, _) = exhaust(&mut stage, a, "call:signal", |_| {
+        signal(json!({ "type": "ice-candidate", "candidate": "" }))
+    });
+    assert_eq!(passed, 150);
+    // Candidates are limited by call, other signals by session.
+    let candidate = json!({ "type": "ice-candidate", "candidate": "" });
+    assert_eq!(code(stage.signal(b, &call, candidate)), "RATE_LIMIT_EXCEEDED");
+    stage.signal(b, &call, json!({ "type": "bye" })).unwrap();
+}
+
+#[test]
+fn frames_have_a_rate_and_a_flood_is_cut_off() {
+    let mut stage = Stage::new();
+    let (a, b, _) = stage.active();
+    let (passed, _) = exhaust(&mut stage, a, "no:such-event", |_| json!({}));
+    assert_eq!(passed, 200 - 2, "two were spent on the call");
+    for _ in 0..199 {
+        assert_eq!(code(stage.ask(a, "call:heartbeat", json!({}))), "RATE_LIMIT_EXCEEDED");
+    }
+    assert!(stage.closed.is_empty());
+    assert_eq!(code(stage.ask(a, "call:heartbeat", json!({}))), "RATE_LIMIT_EXCEEDED");
+    assert_eq!(stage.closed, [(a, Close::Rate)]);
+    // For the call that is a lost connection like any other.
+    stage.pass(3.1);
+    assert_eq!(stage.expect(b, "call:participant-state")["state"], "reconnecting");
+}
+
+#[test]
+fn sessions_are_limited_by_user_and_in_all() {
+    let limits = Limits { sessions: 12, ..Limits::default() };
+    let mut stage = Stage::with(Config { limits, ..Config::default() });
+    let first = stage.open("a");
+    for _ in 1..10 {
+        stage.open("a");
+    }
+    assert_eq!(stage.open_as(identity("a")).unwrap_err().code(), "CAPACITY_EXCEEDED");
+    stage.open("b");
+    stage.open("b");
+    assert_eq!(stage.open_as(identity("c")).unwrap_err().code(), "CAPACITY_EXCEEDED");
+    stage.close(first);
+    stage.open("a");
+}
+
+#[test]
+fn a_user_starts_two_calls_at_once() {
+    let mut stage = Stage::new();
+    let a = stage.open("a");
+    for user in ["b", "c", "d"] {
+        stage.open(user);
+    }
+    let first = stage.call(a, &["b"]);
+    stage.call(a, &["c"]);
+    assert_eq!(
+        code(stage.ask(a, "call:initiate", json!({ "to": "d", "type": "audio" }))),
+        "CAPACITY_EXCEEDED"
+    );
+    stage.ask(a, "call:leave", json!({ "callId": first })).unwrap();
+    stage.call(a, &["d"]);
+}
+
+#[test]
+fn a_call_has_as_many_callees_as_it_has_seats() {
+    let mut stage = Stage::new();
+    let a = stage.open("a");
+    for user in ["b", "c", "d", "e"] {
+        stage.open(user);
+    }
+    let call = |to: &[&str]| json!({ "to": to, "type": "audio" });
+    assert_eq!(code(stage.ask(a, "call:initiate", call(&["b", "c", "d", "e"]))), "MAX_PARTICIPANTS_REACHED");
+    let ack = stage.ask(a, "call:initiate", call(&["b", "c", "d", "b"])).unwrap();
+    assert_eq!(ack["ringing"], json!(["b", "c", "d"]));
+}
+
+#[test]
+fn nobody_is_rung_by_more_calls_than_a_user_may_have() {
+    let limits = Limits { calls_per_user: 2, ..Limits::default() };
+    let mut stage = Stage::with(Config { limits, ..Config::default() });
+    stage.open("victim");
+    for user in ["a", "b"] {
+        let session = stage.open(user);
+        stage.call(session, &["victim"]);
+    }
+    let c = stage.open("c");
+    assert_eq!(code(stage.ask(c, "call:initiate", json!({ "to": "victim", "type": "audio" }))), "USER_BUSY");
+}
+
+#[test]
+fn running_calls_rooms_and_ended_calls_are_bounded() {
+    let limits =
+        Limits { calls: 1, rooms_per_session: 2, sessions_per_room: 1, ended_calls: 1, ..Limits::default() };
+    let mut stage = Stage::with(Config { limits, ..Config::default() });
+    let (a, b) = (stage.open("a"), stage.open("b"));
+    let (c, _d) = (stage.open("c"), stage.open("d"));
+    for (call, next) in [("b", "d"), ("d", "b"), ("b", "d")] {
+        let id = stage.call(a, &[call]);
+        let refused = stage.ask(c, "call:initiate", json!({ "to": next, "type": "audio" }));
+        assert_eq!(code(refused), "CAPACITY_EXCEEDED");
+        stage.ask(a, "call:leave", json!({ "callId": id })).unwrap();
+    }
+    for (session, room, fits) in
+        [(a, "1", true), (a, "2", true), (a, "3", false), (b, "1", false), (a, "2", true)]
+    {
+        assert_eq!(stage.ask(session, "room:join", json!({ "roomId": room })).is_ok(), fits, "{room}");
+    }
+    stage.ask(a, "room:leave", json!({ "roomId": "1" })).unwrap();
+    stage.ask(b, "room:join", json!({ "roomId": "1" })).unwrap();
+}
