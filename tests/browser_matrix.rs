@@ -1,6 +1,14 @@
 //! The main job: two browsers, each behind a router of its own, in a call whose signaling, STUN and relay are one
 //! process. A cell for each kind of router, and in each the path that theory asks for.
 
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::print_stderr,
+    reason = "a test that cannot go on fails, and tells why"
+)]
+
 mod lab;
 
 use std::fs::File;
@@ -70,6 +78,26 @@ fn a_call_outlives_a_lost_signaling_connection() {
     let query = "SELECT reconnects FROM call_participants WHERE user_id = 'ana'";
     let reconnects: i64 = row(&server.database, query).unwrap().get("reconnects");
     assert_eq!(reconnects, 1);
+}
+
+#[test]
+fn a_lab_takes_everything_with_it_even_when_a_test_fails() {
+    let (tell, told) = std::sync::mpsc::channel();
+    let failing = std::thread::spawn(move || {
+        let lab = Lab::new(Nat::Symmetric);
+        let mut left_behind = lab.command(Host::A, "sleep").arg("1000").spawn().unwrap();
+        tell.send(lab.name().to_owned()).unwrap();
+        let lab = Some(lab);
+        let failure = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
+            let _lab = lab;
+            std::panic::resume_unwind(Box::new("as a failed assertion would"));
+        }));
+        assert!(failure.is_err());
+        left_behind.wait().unwrap()
+    });
+    let name = told.recv().unwrap();
+    assert!(!failing.join().unwrap().success(), "a program outlived its network");
+    assert!(!lab::namespaces().iter().any(|namespace| namespace.starts_with(&format!("{name}-"))));
 }
 
 /// Makes a call in one cell, and checks what the browsers, the metrics and the record say about it.
