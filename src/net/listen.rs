@@ -3,7 +3,7 @@
 use std::io;
 use std::net::{SocketAddr, TcpListener, UdpSocket};
 
-use socket2::{Domain, Protocol, Socket, Type};
+use socket2::{Domain, Protocol, SockRef, Socket, Type};
 
 use super::udp::{self, Options};
 
@@ -22,13 +22,16 @@ pub(super) struct Bound {
 /// share the port and take half of the packets.
 pub(super) fn bind_udp(address: SocketAddr, workers: usize, receive_buffer: usize) -> io::Result<Bound> {
     let options = |reuse_port| Options { receive_buffer, reuse_port };
-    let first = udp::bind(address, options(workers > 1 && address.port() == 0))?;
+    let first = udp::bind(address, options(false))?;
     let address = first.local_addr()?;
-    if workers == 1 {
-        return Ok(Bound { address, sockets: vec![first] });
+    if workers > 1 {
+        // From here on others may join; the port is never free in between.
+        SockRef::from(&first).set_reuse_port(true)?;
     }
-    drop(first);
-    let sockets = (0..workers).map(|_| udp::bind(address, options(true))).collect::<io::Result<_>>()?;
+    let mut sockets = vec![first];
+    for _ in 1..workers {
+        sockets.push(udp::bind(address, options(true))?);
+    }
     Ok(Bound { address, sockets })
 }
 
@@ -46,4 +49,29 @@ pub fn bind_tcp(address: SocketAddr) -> io::Result<TcpListener> {
     socket.bind(&address.into())?;
     socket.listen(BACKLOG)?;
     Ok(socket.into())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::HashSet;
+
+    use super::*;
+
+    #[test]
+    fn every_worker_shares_the_port_and_nobody_else_gets_it() {
+        let bound = bind_udp("127.0.0.1:0".parse().unwrap(), 3, 1 << 16).unwrap();
+        assert_eq!(bound.sockets.len(), 3);
+        let ports: HashSet<u16> =
+            bound.sockets.iter().map(|socket| socket.local_addr().unwrap().port()).collect();
+        assert_eq!(ports.len(), 1);
+        let taken = bind_udp(bound.address, 3, 1 << 16).unwrap_err();
+        assert_eq!(taken.kind(), io::ErrorKind::AddrInUse);
+        let mut heard = HashSet::new();
+        for _ in 0..64 {
+            let client = UdpSocket::bind("127.0.0.1:0").unwrap();
+            client.send_to(b"x", bound.address).unwrap();
+            heard.extend(bound.sockets.iter().position(|socket| socket.recv(&mut [0; 1]).is_ok()));
+        }
+        assert_eq!(heard, HashSet::from([0, 1, 2]), "clients are spread over all workers");
+    }
 }

@@ -129,7 +129,13 @@ mod tests {
 
     #[test]
     fn what_cannot_become_a_message_is_told_at_once() {
-        for bytes in [&[0x80][..], &[0xFF], b"\x16\x03\x01\x02\x00\x01\x00\x01", &[0, 1, 0, 0, 0x21, 0x13], &[0, 1, 0, 3]] {
+        for bytes in [
+            &[0x80][..],
+            &[0xFF],
+            b"\x16\x03\x01\x02\x00\x01\x00\x01",
+            &[0, 1, 0, 0, 0x21, 0x13],
+            &[0, 1, 0, 3],
+        ] {
             assert_eq!(first_frame(bytes), Frame::Invalid, "{bytes:?}");
         }
         for bytes in [&[][..], &[0], &[0x40, 0, 0], &[0, 1, 0, 0, 0x21, 0x12]] {
