@@ -221,6 +221,9 @@ fn is_ready(http: SocketAddr) -> bool {
 
 fn merged(config: &str) -> toml::Table {
     let mut base: toml::Table = BASE.parse().unwrap();
+    if std::env::var_os("TEST_WITHOUT_SEGMENTATION").is_some() {
+        merge(&mut base, "relay.segmentation = false".parse().unwrap());
+    }
     merge(&mut base, config.parse().unwrap());
     base
 }
