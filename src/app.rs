@@ -10,16 +10,18 @@ use std::time::Duration;
 use socket2::{Domain, Protocol, Socket, Type};
 
 use crate::auth::{Authenticator, Credentials, SharedSecrets, Users};
-use crate::config::{Config, Mode};
-use crate::http::{self, Engine, Ready, Sink};
+use crate::config::{Config, Mode, Sources};
+use crate::http::{self, Access, AccessLists, Engine, Ready, Sink};
 use crate::link::Link;
-use crate::logging;
+use crate::logging::{self, Log};
 use crate::metrics::Metrics;
 use crate::net::{self, NetError, Relay};
 use crate::observe::Observe;
+use crate::reload::{self, Hangup, Reload};
 use crate::shutdown::{Drained, Shutdown};
 use crate::signaling::{self, Entropy, Hub};
 use crate::store::{CallStore, Queue, StoreError};
+use crate::supervisor;
 
 /// Version of the program.
 pub const VERSION: &str = env!("CARGO_PKG_VERSION");
@@ -76,17 +78,18 @@ pub enum AppError {
     Metrics(#[from] prometheus::Error),
 }
 
-/// Runs the service until a signal ends it.
+/// Runs the service until a signal ends it. `sources` are where `config` came from, to be read again on a reload.
 ///
 /// # Errors
 /// It cannot start.
-pub fn run(config: Config) -> Result<(), AppError> {
-    logging::init(&config.logging)?;
+pub fn run(config: Config, sources: Sources) -> Result<(), AppError> {
+    let log = logging::init(&config.logging)?;
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
-    runtime.block_on(serve(config))
+    runtime.block_on(serve(config, sources, log))
 }
 
-async fn serve(mut config: Config) -> Result<(), AppError> {
+async fn serve(mut config: Config, sources: Sources, log: Log) -> Result<(), AppError> {
+    let hangup = Hangup::hear()?;
     for notice in &config.notices {
         tracing::warn!("{notice}");
     }
@@ -112,11 +115,19 @@ async fn serve(mut config: Config) -> Result<(), AppError> {
 
     announce(&config, &bound);
     web.ready.set_ready();
+    supervisor::ready();
+    let alive = tokio::spawn(supervisor::keep_alive());
+    let bound = bound.iter().map(|(_, address)| *address).collect();
+    let reload = Reload::new(sources, config, reload_parts(&base, &web, &relay, log, bound));
+    let reloads = tokio::spawn(hangup.drive(Arc::new(reload)));
     base.shutdown.draining().await;
+    reloads.abort();
+    supervisor::stopping(base.shutdown.timeout() + CLOSING + LAST_WAIT * 2);
     drain(&base, &web, &relay).await;
     relay.stop();
     finish(&base).await;
     writer.abort();
+    alive.abort();
     base.failure.get().map_or(Ok(()), |failure| Err(AppError::Broken(failure.clone())))
 }
 
@@ -139,6 +150,27 @@ fn relay_parts(config: &Config, base: &Base, secrets: SharedSecrets) -> net::Par
             let _ = failure.set(what);
             shutdown.hurry();
         }),
+    }
+}
+
+/// What takes another configuration.
+fn reload_parts(
+    base: &Base,
+    web: &Web,
+    relay: &Arc<net::Handle>,
+    log: Log,
+    bound: Vec<SocketAddr>,
+) -> reload::Parts {
+    reload::Parts {
+        relay: relay.clone(),
+        link: base.link.clone(),
+        authenticator: web.authenticator.clone(),
+        access: web.access.clone(),
+        engine: web.engine.clone(),
+        log,
+        shutdown: base.shutdown.clone(),
+        certificate: Box::new(|| Ok(())),
+        bound,
     }
 }
 
@@ -194,6 +226,8 @@ impl Base {
 /// Signaling, REST, pages and metrics.
 struct Web {
     engine: Arc<Engine>,
+    authenticator: Arc<Authenticator>,
+    access: Arc<Access>,
     ready: Arc<Ready>,
 }
 
@@ -212,15 +246,18 @@ impl Web {
         let hub = Hub::new(config.signaling.clone(), ice(), entropy);
         let engine = Engine::new(hub, &config.http.limits, base.metrics.clone(), sink);
         let ready = Arc::new(Ready::default());
+        let authenticator = Arc::new(Authenticator::new(config.anonymous, config.jwt.as_ref()));
+        let access = Arc::new(Access::new(AccessLists::parse(&config.http, config.anonymous)?));
         let parts = http::Parts {
             engine: engine.clone(),
-            authenticator: Arc::new(Authenticator::new(config.anonymous, config.jwt.as_ref())),
+            authenticator: authenticator.clone(),
+            access: access.clone(),
             store: base.store.clone(),
             ice: ice(),
             ready: ready.clone(),
             metrics: base.metrics.clone(),
         };
-        let router = http::router(&config.http, parts)?;
+        let router = http::router(&config.http.limits, parts);
         let scrape = http::metrics_router(base.metrics.clone());
         let shutdown = &base.shutdown;
         for (sockets, router) in [(listeners.http, router), (listeners.metrics, scrape)] {
@@ -231,7 +268,7 @@ impl Web {
         }
         let (timers, stop) = (engine.clone(), shutdown.stop_token());
         shutdown.spawn(async move { timers.run(stop).await });
-        Ok(Self { engine, ready })
+        Ok(Self { engine, authenticator, access, ready })
     }
 }
 

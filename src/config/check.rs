@@ -10,7 +10,7 @@ use super::file::{self, File};
 use super::host::Host;
 use super::origin::{ConfigError, Origins, Problem};
 use super::secret::{self, MIN_BYTES, Secret};
-use super::{Config, Mode};
+use super::{Config, Mode, Values};
 use crate::auth::{self, TokenConfig};
 use crate::{http, logging, shutdown, signaling, store};
 
@@ -81,6 +81,7 @@ pub(super) fn check(file: File, origins: &Origins, mode: Mode, host: &Host) -> R
             addresses: file.log.addresses,
         },
         shutdown: shutdown::Config { timeout: file.drain.timeout },
+        values: Values::default(),
         notices,
     })
 }
