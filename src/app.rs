@@ -1,1 +1,322 @@
-//! From a configuration to a running service, and its end.
+//! The service: from a checked configuration to every socket bound, the parts started, and the end. Owns the order of
+//! these steps and nothing of what the parts do. Driven by `cli`.
+//!
+//! Every socket is bound before anything starts, so that a taken port is an error and not half a server.
+
+use std::net::{SocketAddr, TcpListener};
+use std::sync::{Arc, OnceLock};
+use std::time::Duration;
+
+use socket2::{Domain, Protocol, Socket, Type};
+
+use crate::auth::{Authenticator, Credentials, SharedSecrets, Users};
+use crate::config::{Config, Mode};
+use crate::http::{self, Engine, Ready, Sink};
+use crate::link::Link;
+use crate::logging;
+use crate::metrics::Metrics;
+use crate::net::{self, NetError, Relay};
+use crate::observe::Observe;
+use crate::shutdown::{Drained, Shutdown};
+use crate::signaling::{self, Entropy, Hub};
+use crate::store::{CallStore, Queue, StoreError};
+
+/// Version of the program.
+pub const VERSION: &str = env!("CARGO_PKG_VERSION");
+/// Commit it was built from, where the build said so (`PASSERELLE_COMMIT`).
+pub const COMMIT: &str = match option_env!("PASSERELLE_COMMIT") {
+    Some(commit) => commit,
+    None => "unknown",
+};
+
+/// How long sessions are closed for, a slice at a time, so that clients do not come back all at once.
+const CLOSING: Duration = Duration::from_secs(2);
+/// How often a drain looks whether something still runs.
+const IDLE_POLL: Duration = Duration::from_millis(50);
+/// Longest wait for tasks and for records once everything has to stop.
+const LAST_WAIT: Duration = Duration::from_secs(10);
+/// The same for records after a second signal.
+const HURRIED_WAIT: Duration = Duration::from_secs(1);
+
+/// Why the service does not run.
+#[derive(Debug, thiserror::Error)]
+pub enum AppError {
+    /// A socket cannot be bound.
+    #[error("{key}: cannot listen on {address}: {error}{hint}")]
+    Bind {
+        /// Key of the listener.
+        key: &'static str,
+        /// The address.
+        address: SocketAddr,
+        /// What the system said.
+        error: std::io::Error,
+        /// The way out, where it is known.
+        hint: &'static str,
+    },
+    /// The runtime or the signal handlers cannot be made.
+    #[error("cannot start: {0}")]
+    Start(#[from] std::io::Error),
+    /// The database cannot be opened.
+    #[error("store.url: {0}: check the path and its permissions")]
+    Store(#[from] StoreError),
+    /// The log cannot be started.
+    #[error("log: {0}")]
+    Log(#[from] logging::LogError),
+    /// An origin is none.
+    #[error("http.origins: {0}")]
+    Origin(#[from] http::BadOrigin),
+    /// The relay does not start.
+    #[error("{0}")]
+    Relay(#[from] NetError),
+    /// A part of the running service is broken.
+    #[error("{0}")]
+    Broken(String),
+    /// A metric is defined wrong.
+    #[error("metrics: {0}")]
+    Metrics(#[from] prometheus::Error),
+}
+
+/// Runs the service until a signal ends it.
+///
+/// # Errors
+/// It cannot start.
+pub fn run(config: Config) -> Result<(), AppError> {
+    logging::init(&config.logging)?;
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
+    runtime.block_on(serve(config))
+}
+
+async fn serve(mut config: Config) -> Result<(), AppError> {
+    for notice in &config.notices {
+        tracing::warn!("{notice}");
+    }
+    let listeners = Listeners::bind(&config)?;
+    let relay = Relay::bind(config.net.clone())?;
+    let udp: Vec<SocketAddr> = relay.listeners().collect();
+    let mut bound = listeners.addresses();
+    bound.extend(udp.iter().map(|address| ("udp", *address)));
+    config.turn.peers.own_listeners.extend(bound.iter().map(|(_, address)| *address));
+
+    let secrets = SharedSecrets::new(config.turn_secrets.clone());
+    let link = Link::new(secrets.clone(), config.ice_urls(&udp), config.credential_ttl);
+    let base = Base::start(&config, link).await?;
+    let writer = tokio::spawn(base.records.clone().run(base.store.clone()));
+    let relay = Arc::new(relay.start(relay_parts(&config, &base, secrets))?);
+    base.link.connect(&relay);
+    let web = Web::start(&config, &base, listeners)?;
+
+    announce(&config, &bound);
+    web.ready.set_ready();
+    base.shutdown.draining().await;
+    drain(&base, &web, &relay).await;
+    relay.stop();
+    finish(&base).await;
+    writer.abort();
+    base.failure.get().map_or(Ok(()), |failure| Err(AppError::Broken(failure.clone())))
+}
+
+/// What the relay is started with.
+fn relay_parts(config: &Config, base: &Base, secrets: SharedSecrets) -> net::Parts {
+    let users = Users::new(&config.turn.realm, &config.turn_users);
+    let (observe, link) = (base.observe.clone(), base.link.clone());
+    let (shutdown, failure) = (base.shutdown.clone(), base.failure.clone());
+    net::Parts {
+        turn: config.turn.clone(),
+        keys: Arc::new(Credentials::new(users, secrets)),
+        metrics: base.metrics.clone(),
+        on_event: Arc::new(move |event| {
+            observe.turn(event);
+            link.turn(event);
+        }),
+        // Half a relay is worse than none: the supervisor starts a whole one again.
+        on_failure: Box::new(move |what| {
+            tracing::error!("{what}");
+            let _ = failure.set(what);
+            shutdown.hurry();
+        }),
+    }
+}
+
+/// Every TCP socket.
+struct Listeners {
+    http: Vec<TcpListener>,
+    metrics: Vec<TcpListener>,
+}
+
+impl Listeners {
+    fn bind(config: &Config) -> Result<Self, AppError> {
+        Ok(Self {
+            http: bind_all("listen.http", &config.http.http)?,
+            metrics: bind_all("listen.metrics", &config.http.metrics)?,
+        })
+    }
+
+    /// Name and bound address of each.
+    fn addresses(&self) -> Vec<(&'static str, SocketAddr)> {
+        let http = self.http.iter().map(|socket| ("http", socket));
+        let metrics = self.metrics.iter().map(|socket| ("metrics", socket));
+        http.chain(metrics).filter_map(|(name, socket)| Some((name, socket.local_addr().ok()?))).collect()
+    }
+}
+
+/// What every part may use.
+struct Base {
+    metrics: Arc<Metrics>,
+    store: Arc<dyn CallStore>,
+    records: Queue,
+    observe: Observe,
+    link: Link,
+    shutdown: Shutdown,
+    /// What broke while the service ran.
+    failure: Arc<OnceLock<String>>,
+}
+
+impl Base {
+    async fn start(config: &Config, link: Link) -> Result<Self, AppError> {
+        let metrics = Arc::new(Metrics::new()?);
+        metrics.build_info.with_label_values(&[VERSION, COMMIT]).set(1);
+        let store = config.store.open().await?;
+        let records = Queue::new(metrics.clone());
+        let relayed = link.clone();
+        let observe =
+            Observe::new(metrics.clone(), records.clone(), Arc::new(move |call| relayed.has_relayed(call)));
+        let shutdown = Shutdown::new(config.shutdown);
+        shutdown.hear_signals()?;
+        Ok(Self { metrics, store, records, observe, link, shutdown, failure: Arc::default() })
+    }
+}
+
+/// Signaling, REST, pages and metrics.
+struct Web {
+    engine: Arc<Engine>,
+    ready: Arc<Ready>,
+}
+
+impl Web {
+    fn start(config: &Config, base: &Base, listeners: Listeners) -> Result<Self, AppError> {
+        let ice = || Box::new(base.link.clone());
+        let (observe, link) = (base.observe.clone(), base.link.clone());
+        let sink: Sink = Arc::new(move |event| {
+            let ended = matches!(event, signaling::Event::CallEnded { .. }).then(|| event.clone());
+            observe.signaling(event);
+            // Only now: the observer asks the link which way the media went.
+            ended.iter().for_each(|event| link.signaling(event));
+        });
+
+        let entropy: Entropy = Box::new(|bytes| rand::fill(bytes));
+        let hub = Hub::new(config.signaling.clone(), ice(), entropy);
+        let engine = Engine::new(hub, &config.http.limits, base.metrics.clone(), sink);
+        let ready = Arc::new(Ready::default());
+        let parts = http::Parts {
+            engine: engine.clone(),
+            authenticator: Arc::new(Authenticator::new(config.anonymous, config.jwt.as_ref())),
+            store: base.store.clone(),
+            ice: ice(),
+            ready: ready.clone(),
+            metrics: base.metrics.clone(),
+        };
+        let router = http::router(&config.http, parts)?;
+        let scrape = http::metrics_router(base.metrics.clone());
+        let shutdown = &base.shutdown;
+        for (sockets, router) in [(listeners.http, router), (listeners.metrics, scrape)] {
+            for socket in sockets {
+                let socket = tokio::net::TcpListener::from_std(socket)?;
+                shutdown.spawn(http::serve(socket, router.clone(), shutdown.stop_token()));
+            }
+        }
+        let (timers, stop) = (engine.clone(), shutdown.stop_token());
+        shutdown.spawn(async move { timers.run(stop).await });
+        Ok(Self { engine, ready })
+    }
+}
+
+/// Says where the service is, once all of it listens.
+fn announce(config: &Config, bound: &[(&'static str, SocketAddr)]) {
+    for (listener, address) in bound {
+        tracing::info!(listener, %address, "listening");
+    }
+    tracing::info!(version = VERSION, "ready");
+    if config.mode == Mode::Development {
+        let first = |name| bound.iter().find(|(listener, _)| *listener == name);
+        if let Some((_, address)) = first("http") {
+            tracing::info!("open http://{address}/ in two browser tabs and call");
+        }
+        if let Some((_, address)) = first("metrics") {
+            tracing::info!("metrics are at http://{address}/metrics");
+        }
+    }
+}
+
+/// Serves what runs and takes nothing new, then closes what is left.
+async fn drain(base: &Base, web: &Web, relay: &net::Handle) {
+    tracing::info!("draining: nothing new is accepted, a second signal stops at once");
+    web.ready.set_draining();
+    web.engine.drain();
+    relay.drain();
+    let idle = async {
+        while base.observe.calls() > 0 || relay.allocations() > 0 {
+            tokio::time::sleep(IDLE_POLL).await;
+        }
+    };
+    let why = base.shutdown.drained(idle).await;
+    let (calls, allocations) = (base.observe.calls(), relay.allocations());
+    match why {
+        Drained::Idle => tracing::info!("no call and no allocation is left"),
+        Drained::Deadline => tracing::warn!(calls, allocations, "drain.timeout is over: what is left is cut"),
+        Drained::Hurried => tracing::warn!(calls, allocations, "a second signal: what is left is cut"),
+    }
+    tokio::select! {
+        () = web.engine.close_all(CLOSING) => {}
+        () = base.shutdown.hurrying() => {}
+    }
+    base.shutdown.stop();
+}
+
+/// Waits for the last tasks and writes the last records.
+async fn finish(base: &Base) {
+    if let Err(tasks) = base.shutdown.finished(LAST_WAIT).await {
+        tracing::warn!(tasks, "tasks did not end in time");
+    }
+    let limit = if base.shutdown.is_hurrying() { HURRIED_WAIT } else { LAST_WAIT };
+    if let Err(records) = base.records.flushed(limit).await {
+        tracing::error!(records, "call records are lost: the database did not take them in time");
+    }
+    base.store.close().await;
+    tracing::info!("stopped");
+}
+
+fn bind_all(key: &'static str, addresses: &[SocketAddr]) -> Result<Vec<TcpListener>, AppError> {
+    let bind = |address: &SocketAddr| {
+        bind_tcp(*address).map_err(|error| AppError::Bind {
+            key,
+            address: *address,
+            hint: hint(&error),
+            error,
+        })
+    };
+    addresses.iter().map(bind).collect()
+}
+
+/// Binds a non-blocking listener. An IPv6 one takes IPv6 only, so that `0.0.0.0` and `[::]` can stand side by side.
+fn bind_tcp(address: SocketAddr) -> std::io::Result<TcpListener> {
+    let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
+    if address.is_ipv6() {
+        socket.set_only_v6(true)?;
+    }
+    #[cfg(unix)]
+    socket.set_reuse_address(true)?;
+    socket.set_nonblocking(true)?;
+    socket.bind(&address.into())?;
+    socket.listen(1024)?;
+    Ok(socket.into())
+}
+
+fn hint(error: &std::io::Error) -> &'static str {
+    use std::io::ErrorKind;
+    match error.kind() {
+        ErrorKind::AddrInUse => " (another process has it: stop it, or choose another port)",
+        ErrorKind::PermissionDenied => " (ports below 1024 need CAP_NET_BIND_SERVICE)",
+        ErrorKind::AddrNotAvailable => " (this host has no such address)",
+        _ => "",
+    }
+}

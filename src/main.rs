@@ -1,2 +1,7 @@
 //! The program: see `passerelle --help`.
-fn main() {}
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    passerelle::cli::main()
+}

@@ -3,6 +3,46 @@
 //! when a session opens, by `link` when credentials are minted.
 
 pub mod anonymous;
+mod authenticator;
 pub mod shared_secret;
 pub mod token;
 pub mod users;
+
+use smallvec::SmallVec;
+
+pub use anonymous::Mode;
+pub use authenticator::{Authenticator, Caller, Denied, Grants};
+pub use shared_secret::{Minted, SharedSecrets};
+pub use token::TokenConfig;
+pub use users::Users;
+
+use crate::stun::Algorithm;
+use crate::turn::{Candidate, Keys, Name};
+
+/// The relay's credentials: static users first, then TURN REST names.
+#[derive(Debug, Default)]
+pub struct Credentials {
+    users: Users,
+    secrets: SharedSecrets,
+}
+
+impl Credentials {
+    /// Puts both kinds together.
+    pub const fn new(users: Users, secrets: SharedSecrets) -> Self {
+        Self { users, secrets }
+    }
+}
+
+impl Keys for Credentials {
+    fn candidates(&self, name: Name<'_>, realm: &str, algorithm: Algorithm) -> SmallVec<[Candidate; 2]> {
+        let known = self.users.candidates(name, algorithm);
+        match name {
+            Name::Plain(name) if known.is_empty() => self.secrets.candidates(name, realm, algorithm),
+            _ => known,
+        }
+    }
+
+    fn supports_userhash(&self) -> bool {
+        self.secrets.is_empty() && !self.users.is_empty()
+    }
+}

@@ -1,1 +1,95 @@
-//! From file, environment and flags to the configuration of every part.
+//! Configuration. Owns the way from defaults, file, environment and flags to the parts' own `Config`s, and every
+//! cross-check between them. Must not open a listener or a database: what is loaded here may only be checked. Driven by
+//! `cli`, and handed to `app`.
+//!
+//! Order: defaults < file < `PASSERELLE__SECTION__KEY` < flags. Without a file, development values. A value that is
+//! wrong, unknown or does nothing is a start-up error that names key, line and the way out.
+
+mod check;
+mod environment;
+mod file;
+mod host;
+mod load;
+mod origin;
+mod reference;
+mod relay;
+mod secret;
+
+use std::collections::BTreeMap;
+use std::net::{IpAddr, SocketAddr};
+use std::time::Duration;
+
+use secrecy::SecretString;
+
+pub use file::File;
+pub use host::Host;
+pub use load::{Flag, Sources, load};
+pub use origin::{ConfigError, Problem};
+pub use reference::reference;
+pub use secret::Secret;
+
+use crate::{auth, http, link, logging, net, shutdown, signaling, store, turn};
+
+/// Everything the parts need, checked.
+#[derive(Debug, Clone)]
+pub struct Config {
+    /// Whether a file was given.
+    pub mode: Mode,
+    /// Sockets and workers of the relay.
+    pub net: net::Config,
+    /// The relay core.
+    pub turn: turn::Config,
+    /// Shared secrets of TURN REST credentials: the first signs, all verify. Never empty in development mode.
+    pub turn_secrets: Vec<SecretString>,
+    /// Static TURN users: name and password.
+    pub turn_users: Vec<(String, SecretString)>,
+    /// How long the credentials in `iceServers` may start allocations.
+    pub credential_ttl: Duration,
+    /// Hosts that go into `iceServers`: names or bare IP literals, never empty while UDP listens.
+    pub public_hosts: Vec<String>,
+    /// One-to-one NAT: relay address to what the world sees of it.
+    pub external_ips: BTreeMap<IpAddr, IpAddr>,
+    /// Web clients.
+    pub http: http::Config,
+    /// The call engine.
+    pub signaling: signaling::Config,
+    /// Callers without a token.
+    pub anonymous: auth::Mode,
+    /// Callers with a token; `None` when no key is configured.
+    pub jwt: Option<auth::TokenConfig>,
+    /// Call records.
+    pub store: store::Config,
+    /// Log lines.
+    pub logging: logging::Config,
+    /// How the server stops.
+    pub shutdown: shutdown::Config,
+    /// What the operator should know about these values, to be said once at start.
+    pub notices: Vec<String>,
+}
+
+/// Where the values come from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Mode {
+    /// No file: values to try it out on one machine.
+    Development,
+    /// Only what the file says.
+    File,
+}
+
+impl Config {
+    /// The URIs that clients use, for UDP listeners bound to `udp` (port 0 is resolved by then).
+    pub fn ice_urls(&self, udp: &[SocketAddr]) -> link::IceUrls {
+        let mut ports: Vec<u16> = udp.iter().map(SocketAddr::port).collect();
+        ports.sort_unstable();
+        ports.dedup();
+        let mut urls = link::IceUrls { stun: Vec::new(), turn: Vec::new() };
+        for port in ports {
+            for host in &self.public_hosts {
+                let host = if host.contains(':') { format!("[{host}]") } else { host.clone() };
+                urls.stun.push(format!("stun:{host}:{port}"));
+                urls.turn.push(format!("turn:{host}:{port}?transport=udp"));
+            }
+        }
+        urls
+    }
+}

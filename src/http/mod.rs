@@ -1,1 +1,155 @@
-//! The shell around `signaling` and everything HTTP.
+//! The shell around `signaling` and everything HTTP: WebSocket, Socket.IO, REST, pages, health, scrape.
+//!
+//! Owns the [`Engine`] (the call engine with its clock and its sessions' queues) and every HTTP connection. Must not
+//! know the relay or the database: it is handed a way to mint ICE servers, a [`CallStore`] and a sink for events.
+//! Driven by its clients and by `app`, which binds the sockets and calls [`serve`].
+//!
+//! A message's way: [`serve`] → [`admission`] (who, from where) → `websocket` or `socketio` (framing) → [`Engine`] →
+//! `session` (bounded queue) → the transports of the receivers.
+
+mod admission;
+mod calls;
+mod config;
+mod engine;
+mod frame;
+mod health;
+mod ice_servers;
+mod origin;
+mod pages;
+mod refusal;
+mod rest;
+mod scrape;
+mod serve;
+mod session;
+mod socketio;
+#[cfg(test)]
+mod tests;
+mod websocket;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::Router;
+use axum::extract::Request;
+use axum::http::{HeaderValue, Method, StatusCode, header};
+use axum::middleware::from_fn_with_state;
+use axum::routing::{any, get};
+use parking_lot::Mutex;
+use tower_http::cors::{AllowOrigin, CorsLayer};
+use tower_http::set_header::SetResponseHeaderLayer;
+use tower_http::timeout::TimeoutLayer;
+use tower_http::trace::TraceLayer;
+
+pub use config::{Config, Limits};
+pub use engine::{Engine, Sink};
+pub use health::Ready;
+pub use origin::BadOrigin;
+pub use scrape::metrics_router;
+pub use serve::serve;
+
+use admission::Admission;
+
+use crate::auth::Authenticator;
+use crate::metrics::Metrics;
+use crate::signaling::IceMint;
+use crate::store::CallStore;
+
+/// Time for a REST request.
+const REST_TIMEOUT: Duration = Duration::from_secs(10);
+/// Time for a request of Socket.IO polling: longer than the server holds one, so only a dripping body meets it.
+const POLLING_TIMEOUT: Duration = Duration::from_mins(1);
+/// How long a browser may remember a preflight.
+const PREFLIGHT_AGE: Duration = Duration::from_mins(10);
+
+/// What the router works with.
+pub struct Parts {
+    /// The call engine.
+    pub engine: Arc<Engine>,
+    /// Who may come in.
+    pub authenticator: Arc<Authenticator>,
+    /// Call records.
+    pub store: Arc<dyn CallStore>,
+    /// Mints ICE servers for REST.
+    pub ice: Box<dyn IceMint>,
+    /// What `/readyz` says.
+    pub ready: Arc<Ready>,
+    /// Metrics.
+    pub metrics: Arc<Metrics>,
+}
+
+/// What every handler shares.
+pub(crate) struct Shared {
+    engine: Arc<Engine>,
+    admission: Arc<Admission>,
+    store: Arc<dyn CallStore>,
+    ice: Mutex<Box<dyn IceMint>>,
+    limits: Limits,
+    metrics: Arc<Metrics>,
+}
+
+/// The router of the signaling listeners.
+///
+/// # Errors
+/// An origin of the configuration is none.
+pub fn router(config: &Config, parts: Parts) -> Result<Router, BadOrigin> {
+    let Parts { engine, authenticator, store, ice, ready, metrics } = parts;
+    let admission = Arc::new(Admission::new(config, authenticator, Arc::clone(&metrics))?);
+    let shared = Arc::new(Shared {
+        engine,
+        admission: Arc::clone(&admission),
+        store,
+        ice: Mutex::new(ice),
+        limits: config.limits.clone(),
+        metrics,
+    });
+    let visited = from_fn_with_state(Arc::clone(&admission), admission::visit);
+    let rest = Router::new()
+        .route("/api/v1/calls", get(calls::list))
+        .route("/api/v1/calls/{id}", get(calls::one))
+        .route("/api/v1/ice-servers", get(ice_servers::ice_servers))
+        .layer(TimeoutLayer::with_status_code(StatusCode::SERVICE_UNAVAILABLE, REST_TIMEOUT))
+        .layer(SetResponseHeaderLayer::overriding(
+            header::CACHE_CONTROL,
+            HeaderValue::from_static("no-store"),
+        ))
+        .layer(visited.clone())
+        .layer(cors(Arc::clone(&admission)));
+    let socketio = Router::new()
+        .route("/socket.io/", socketio::service(&shared))
+        .layer(TimeoutLayer::with_status_code(StatusCode::REQUEST_TIMEOUT, POLLING_TIMEOUT))
+        .layer(from_fn_with_state(Arc::clone(&shared), socketio::gate))
+        .layer(visited.clone())
+        .layer(cors(admission));
+    let websocket = Router::new().route("/ws", any(websocket::upgrade)).layer(visited);
+    let health = Router::new()
+        .route("/healthz", get(health::healthz))
+        .route("/readyz", get(health::readyz))
+        .with_state(ready);
+    Ok(Router::new()
+        .merge(rest)
+        .merge(socketio)
+        .merge(websocket)
+        .with_state(shared)
+        .merge(health)
+        .fallback(pages::page)
+        .layer(SetResponseHeaderLayer::if_not_present(
+            header::X_CONTENT_TYPE_OPTIONS,
+            HeaderValue::from_static("nosniff"),
+        ))
+        .layer(TraceLayer::new_for_http().make_span_with(|request: &Request| {
+            // The path alone: the query may hold a token.
+            tracing::debug_span!("http", method = %request.method(), path = request.uri().path())
+        })))
+}
+
+/// Lets pages of allowed origins read answers. Tokens travel in headers, never in cookies: no credentials.
+fn cors(admission: Arc<Admission>) -> CorsLayer {
+    let allowed = move |origin: &HeaderValue, request: &axum::http::request::Parts| {
+        origin.to_str().is_ok_and(|origin| admission.shares_with(origin, &request.headers))
+    };
+    CorsLayer::new()
+        .allow_origin(AllowOrigin::predicate(allowed))
+        .allow_methods([Method::GET, Method::POST])
+        .allow_headers([header::AUTHORIZATION, header::CONTENT_TYPE])
+        .max_age(PREFLIGHT_AGE)
+}

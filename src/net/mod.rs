@@ -1,3 +1,18 @@
-//! Sockets and workers.
+//! The shell around `turn`: one worker thread per core, each with its own sockets, timers and [`crate::turn::Server`].
+//!
+//! Owns every socket of the relay. Must not know what a call is, and nothing of HTTP. A packet is received, decided on
+//! and sent on by one worker, without a lock, a queue or an allocation between. Driven by `app`: [`Relay::bind`] takes
+//! every listener before anything runs, [`Relay::start`] spawns the workers, [`Handle`] is how the rest of the process
+//! reaches them.
+
+mod collector;
 pub mod config;
+mod descriptors;
+mod relay;
+mod sockets;
+mod udp;
+mod worker;
+
 pub use config::Config;
+pub use descriptors::relay_sockets;
+pub use relay::{Bound, Failure, Handle, NetError, Parts, Relay};

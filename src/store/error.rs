@@ -13,3 +13,22 @@ pub enum StoreError {
     #[error("unreadable cursor: start without one")]
     Cursor,
 }
+
+impl StoreError {
+    /// Whether the record is to blame and not the database: writing it again would fail again.
+    pub fn blames_record(&self) -> bool {
+        use sqlx::error::ErrorKind;
+        let Self::Database(error) = self else { return false };
+        match error {
+            sqlx::Error::Encode(_) => true,
+            sqlx::Error::Database(error) => matches!(
+                error.kind(),
+                ErrorKind::NotNullViolation
+                    | ErrorKind::CheckViolation
+                    | ErrorKind::UniqueViolation
+                    | ErrorKind::ForeignKeyViolation
+            ),
+            _ => false,
+        }
+    }
+}

@@ -1,13 +1,21 @@
-//! Call records. Owns the database; must never be waited for by signaling: writes go through [`queue`], which is
+//! Call records. Owns the database; must never be waited for by signaling: writes go through [`Queue`], which is
 //! bounded and lossy only beyond its bound, with a counter. Driven by `observe` (writes) and `http` (reads).
 
+mod call;
+mod config;
 mod error;
+mod queue;
+mod sqlite;
 
 use std::sync::Arc;
 
 use futures_util::future::BoxFuture;
 
+pub use call::{StoredCall, StoredParticipant, Time};
+pub use config::Config;
 pub use error::StoreError;
+pub use queue::Queue;
+pub use sqlite::Sqlite;
 
 use crate::signaling::{CallId, CallRecord, UserId};
 
@@ -35,10 +43,6 @@ pub struct CallPage {
     pub next: Option<String>,
 }
 
-/// A call as it was read back. Same fields as [`CallRecord`], owned.
-#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize)]
-pub struct StoredCall {}
-
 /// Where call records live. One implementation a database.
 pub trait CallStore: Send + Sync + std::fmt::Debug {
     /// Writes a batch in one transaction. A record replaces an older `rev` of itself and never a newer one.
@@ -52,4 +56,51 @@ pub trait CallStore: Send + Sync + std::fmt::Debug {
 
     /// Closes the database after everything was written.
     fn close(&self) -> BoxFuture<'_, ()>;
+}
+
+#[cfg(test)]
+mod samples {
+    //! Records for the tests of this module.
+
+    use super::*;
+    use crate::signaling::ParticipantRecord;
+
+    pub(super) fn user(name: &str) -> UserId {
+        UserId(name.into())
+    }
+
+    pub(super) fn call(id: &str, created_at: i64, rev: u64, users: &[&str]) -> Arc<CallRecord> {
+        let participant = |name: &&str| ParticipantRecord {
+            user: user(name),
+            role: if *name == users[0] { "initiator" } else { "participant" },
+            state: "joined",
+            invited_at: created_at,
+            joined_at: Some(created_at + 1),
+            connected_at: None,
+            left_at: None,
+            leave_reason: None,
+            audio: true,
+            video: false,
+            reconnects: 0,
+        };
+        Arc::new(CallRecord {
+            id: CallId(id.into()),
+            room_id: Some("room".into()),
+            kind: "video",
+            mode: "p2p",
+            status: "active",
+            end_reason: None,
+            initiator: user(users[0]),
+            created_at,
+            ringing_at: Some(created_at),
+            answered_at: None,
+            ended_at: None,
+            duration_s: None,
+            ended_by: None,
+            participants_peak: 2,
+            metadata: Some(r#"{"topic":"tea"}"#.into()),
+            rev,
+            participants: users.iter().map(participant).collect(),
+        })
+    }
 }

@@ -1,7 +1,7 @@
 //! MESSAGE-INTEGRITY, MESSAGE-INTEGRITY-SHA256, the keys of long-term credentials, USERHASH.
 
 use hmac::{Hmac, KeyInit as _, Mac as _};
-use md5::{Digest as _, Md5};
+use md5::Md5;
 use sha1::Sha1;
 use sha2::Sha256;
 use zeroize::Zeroize;

@@ -231,6 +231,18 @@ impl<'a> Message<'a> {
         self.attributes().find(|(found, _)| *found == kind).map(|(_, value)| value)
     }
 
+    /// Where in the message the first value of a type lies.
+    pub fn first_range(&self, kind: u16) -> Option<std::ops::Range<usize>> {
+        let mut attributes = self.attributes();
+        loop {
+            let start = attributes.at + 4;
+            let (found, value) = attributes.next()?;
+            if found == kind {
+                return Some(start..start + value.len());
+            }
+        }
+    }
+
     /// The first value of a type as text.
     pub fn text(&self, kind: u16) -> Option<&'a str> {
         self.first(kind).and_then(|value| std::str::from_utf8(value).ok())

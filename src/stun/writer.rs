@@ -1,6 +1,6 @@
 //! Writes one message into a buffer that is kept between messages.
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 
 use super::message::{fingerprint, message_type};
 use super::{Class, HEADER_LENGTH, Key, MAGIC_COOKIE, Method, TransactionId, address, attribute};
@@ -43,6 +43,24 @@ impl<'b> Writer<'b> {
         let mut value = [0; address::MAX_LENGTH];
         let length = address::encode(address, &self.transaction, &mut value);
         self.attribute(kind, value.get(..length).unwrap_or_default())
+    }
+
+    /// Appends an address as it is, not XORed (MAPPED-ADDRESS's form, RFC 8489 section 14.1).
+    pub fn mapped_address(&mut self, kind: u16, address: SocketAddr) -> &mut Self {
+        let port = address.port().to_be_bytes();
+        match address.ip() {
+            IpAddr::V4(ip) => {
+                let [a, b, c, d] = ip.octets();
+                self.attribute(kind, &[0, 1, port[0], port[1], a, b, c, d])
+            }
+            IpAddr::V6(ip) => {
+                let mut value = [0; 20];
+                let (head, body) = value.split_at_mut(4);
+                head.copy_from_slice(&[0, 2, port[0], port[1]]);
+                body.copy_from_slice(&ip.octets());
+                self.attribute(kind, &value)
+            }
+        }
     }
 
     /// Appends ERROR-CODE (RFC 8489 section 14.8); the reason may be empty.

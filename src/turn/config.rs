@@ -30,6 +30,10 @@ pub struct Config {
     pub limits: Limits,
     /// Which peers may be reached.
     pub peers: PeerRules,
+    /// Whether ChannelBind also takes RFC 5766's numbers 0x5000 to 0x7FFF, for old clients.
+    pub wide_channel_range: bool,
+    /// Where Allocate requests are sent while draining (ALTERNATE-SERVER).
+    pub alternate_server: Option<std::net::SocketAddr>,
 }
 
 /// An address of this host that relays, and what clients and peers see of it.
@@ -77,10 +81,13 @@ pub struct Limits {
     pub channels: usize,
     /// Bytes a second an allocation may relay in each direction; `None` is unlimited.
     pub bandwidth: Option<u64>,
-    /// Unauthenticated answers a second to one prefix (/24, /56), sustained; 0 turns the limit off.
+    /// Error answers a second to requests of one prefix (/24, /56) that have not proved their source address,
+    /// sustained; 0 turns the limit off. A follow-up with the nonce gives its answer back.
     pub unauthenticated_per_second: u32,
     /// Burst of the same.
     pub unauthenticated_burst: u32,
+    /// Binding answers a second to one prefix, sustained and as a burst; 0 turns the limit off.
+    pub binding_per_second: u32,
 }
 
 /// Which peers may be reached (the file's `allow_peers`, `deny_peers`, `peer_ports`).
@@ -107,8 +114,29 @@ impl Default for Limits {
             permissions: 64,
             channels: 64,
             bandwidth: None,
-            unauthenticated_per_second: 200,
+            unauthenticated_per_second: 100,
             unauthenticated_burst: 1000,
+            binding_per_second: 20_000,
+        }
+    }
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Self {
+            realm: "passerelle".into(),
+            software: None,
+            relay_addresses: Vec::new(),
+            ports: PortRange { first: 49152, last: 65535 },
+            lifetime_default: Duration::from_secs(600),
+            lifetime_max: Duration::from_secs(3600),
+            nonce_lifetime: Duration::from_secs(600),
+            expiry: ExpiryPolicy::default(),
+            expiry_grace: Duration::from_secs(3600),
+            limits: Limits::default(),
+            peers: PeerRules::default(),
+            wide_channel_range: false,
+            alternate_server: None,
         }
     }
 }

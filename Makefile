@@ -1,0 +1,44 @@
+# Every task of the project. `make` alone prints this list.
+
+.DEFAULT_GOAL := help
+.PHONY: help run test check lint fmt clippy doc deny bench fuzz demo-shot install
+
+help: ## this list
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+run: ## build and start the service with development values
+	cargo run --release --locked
+
+test: install ## install what the tests need, then run all of them
+	tests/all.sh
+
+check: lint test ## everything the continuous integration checks
+
+lint: fmt clippy doc deny ## formatting, lints, documentation, dependencies
+
+install: ## packages that the tests need (Debian, npm, PyPI), when missing
+	tests/install.sh
+
+fmt:
+	cargo fmt --check
+
+# The flags go to this crate alone, so that nothing of the dependencies is built twice.
+clippy:
+	cargo clippy --locked --all-targets -- -D warnings
+
+doc:
+	RUSTDOCFLAGS="-D warnings" cargo doc --locked --no-deps
+
+deny:
+	tests/deny.sh
+
+bench: ## micro-benchmarks
+	cargo bench --locked
+
+CASES ?= 20000
+fuzz: ## random input against the pure modules: CASES=20000 of them for each property
+	PROPTEST_CASES=$(CASES) cargo test --locked --lib
+
+demo-shot: install ## screenshots of a running call, in demo-shots/
+	cargo build --locked
+	npm --prefix tests/js run demo-shot

@@ -1,0 +1,8 @@
+//! The routers on real sockets, driven by clients.
+
+mod origins;
+mod plain;
+mod rest;
+mod socketio;
+mod support;
+mod websocket;

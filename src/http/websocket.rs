@@ -1,0 +1,312 @@
+//! Plain WebSocket: `GET /ws`, subprotocol `passerelle.v1.json` (RFC 6455).
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::Extension;
+use axum::extract::{Request, State};
+use axum::http::{HeaderMap, HeaderValue, Method, StatusCode, header};
+use axum::response::{IntoResponse, Response};
+use futures_util::stream::{SplitSink, SplitStream};
+use futures_util::{SinkExt, StreamExt};
+use hyper::upgrade::Upgraded;
+use hyper_util::rt::TokioIo;
+use serde::Deserialize;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::time::timeout;
+use tokio_tungstenite::WebSocketStream;
+use tokio_tungstenite::tungstenite::error::{CapacityError, Error};
+use tokio_tungstenite::tungstenite::handshake::derive_accept_key;
+use tokio_tungstenite::tungstenite::protocol::frame::coding::CloseCode;
+use tokio_tungstenite::tungstenite::protocol::{CloseFrame, Message, Role, WebSocketConfig};
+
+use super::Shared;
+use super::admission::{NotAdmitted, Place, Visitor, bearer};
+use super::engine::{Opened, WEBSOCKET};
+use super::frame::{self, ClientFrame};
+use super::refusal::{Refusal, error_json};
+use super::session::{AckId, Frame, Next, Queue};
+use crate::signaling::{Close, Reject, Request as SignalRequest, SessionId};
+
+/// The subprotocol.
+const PROTOCOL: &str = "passerelle.v1.json";
+/// Read and write buffers. The library's defaults cost thirty times as much per connection.
+const BUFFER: usize = 4 * 1024;
+/// Most bytes the library holds for writing.
+const MAX_WRITE: usize = 256 * 1024;
+/// How long the closing handshake may take.
+const CLOSING: Duration = Duration::from_secs(2);
+/// Most bytes that are read and thrown away while closing.
+const MAX_LINGER: u64 = 1024 * 1024;
+
+type Socket = WebSocketStream<TokioIo<Upgraded>>;
+
+/// How a transport ends.
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct End {
+    code: u16,
+    reason: &'static str,
+}
+
+/// The peer closed, or its connection broke.
+const GONE: End = End { code: 1000, reason: "" };
+const TOO_BIG: End = End { code: 1009, reason: "frame too large" };
+const NOT_TEXT: End = End { code: 4400, reason: "BINARY_UNSUPPORTED" };
+const NO_HELLO: End = End { code: 4401, reason: "no hello in time" };
+const IDLE: End = End { code: 4408, reason: "idle" };
+
+impl End {
+    fn protocol(reason: &'static str) -> Self {
+        Self { code: 4400, reason }
+    }
+}
+
+impl From<Close> for End {
+    fn from(close: Close) -> Self {
+        let (code, reason) = match close {
+            Close::Restart => (1012, "restart"),
+            Close::Protocol => (4400, "protocol error"),
+            Close::Auth => (4401, "not authenticated"),
+            Close::Slow => (4408, "slow or idle"),
+            Close::Replaced => (4409, "replaced"),
+            Close::Capacity => (4413, "capacity"),
+            Close::Rate => (4429, "rate"),
+        };
+        Self { code, reason }
+    }
+}
+
+/// The payload of `hello`.
+#[derive(Debug, Deserialize)]
+struct Hello {
+    token: Option<String>,
+    name: Option<String>,
+}
+
+/// Answers the handshake.
+pub(crate) async fn upgrade(
+    State(shared): State<Arc<Shared>>,
+    Extension(visitor): Extension<Visitor>,
+    mut request: Request,
+) -> Response {
+    let key = match handshake(request.method(), request.headers()) {
+        Ok(key) => key,
+        Err(refusal) => return refusal.into_response(),
+    };
+    // A token in the handshake is the one a hello without any means.
+    let token = match bearer(request.headers(), request.uri().query()) {
+        Ok(token) => token,
+        Err(denied) => return Refusal::from(NotAdmitted::from(denied)).into_response(),
+    };
+    let place = match shared.admission.connect(visitor.peer) {
+        Ok(place) => place,
+        Err(refusal) => return refusal.into_response(),
+    };
+    let upgrade = hyper::upgrade::on(&mut request);
+    let transport = Arc::clone(&shared);
+    shared.engine.spawn(async move {
+        let Ok(upgraded) = upgrade.await else { return };
+        let config = WebSocketConfig::default()
+            .read_buffer_size(BUFFER)
+            .write_buffer_size(BUFFER)
+            .max_write_buffer_size(MAX_WRITE)
+            .max_message_size(Some(transport.limits.frame))
+            .max_frame_size(Some(transport.limits.frame));
+        let io = TokioIo::new(upgraded);
+        let socket = WebSocketStream::from_raw_socket(io, Role::Server, Some(config)).await;
+        run(&transport, socket, visitor, token, place).await;
+    });
+    let accept = HeaderValue::try_from(derive_accept_key(&key));
+    let mut response = StatusCode::SWITCHING_PROTOCOLS.into_response();
+    let headers = response.headers_mut();
+    headers.insert(header::CONNECTION, HeaderValue::from_static("upgrade"));
+    headers.insert(header::UPGRADE, HeaderValue::from_static("websocket"));
+    headers.insert(header::SEC_WEBSOCKET_PROTOCOL, HeaderValue::from_static(PROTOCOL));
+    if let Ok(accept) = accept {
+        headers.insert(header::SEC_WEBSOCKET_ACCEPT, accept);
+    }
+    response
+}
+
+/// Checks the opening handshake (RFC 6455 section 4.2.1) and returns its key.
+fn handshake(method: &Method, headers: &HeaderMap) -> Result<Vec<u8>, Refusal> {
+    let lists = |name: header::HeaderName, wanted: &str| {
+        let values = headers.get_all(name);
+        let mut items =
+            values.iter().filter_map(|value| value.to_str().ok()).flat_map(|value| value.split(','));
+        items.any(|item| item.trim().eq_ignore_ascii_case(wanted))
+    };
+    if method != Method::GET || !lists(header::CONNECTION, "upgrade") || !lists(header::UPGRADE, "websocket")
+    {
+        let message = "this is a WebSocket: GET with Upgrade: websocket";
+        return Err(Refusal::new(StatusCode::UPGRADE_REQUIRED, "VALIDATION_ERROR", message));
+    }
+    if headers.get(header::SEC_WEBSOCKET_VERSION).is_none_or(|version| version != "13") {
+        let message = "Sec-WebSocket-Version must be 13";
+        return Err(Refusal::new(StatusCode::UPGRADE_REQUIRED, "UNSUPPORTED_VERSION", message));
+    }
+    if !lists(header::SEC_WEBSOCKET_PROTOCOL, PROTOCOL) {
+        let message = format!("the only subprotocol is {PROTOCOL}");
+        return Err(Refusal::new(StatusCode::BAD_REQUEST, "UNSUPPORTED_VERSION", message));
+    }
+    match headers.get(header::SEC_WEBSOCKET_KEY) {
+        // Sixteen bytes in base64.
+        Some(key) if key.len() == 24 => Ok(key.as_bytes().to_vec()),
+        _ => Err(Refusal::validation("Sec-WebSocket-Key is missing or malformed")),
+    }
+}
+
+/// The life of a transport: hello, then frames both ways, then the close.
+async fn run(shared: &Shared, socket: Socket, visitor: Visitor, token: Option<String>, place: Place) {
+    let (mut sink, mut stream) = socket.split();
+    let greeted = timeout(shared.limits.hello, greet(shared, &mut stream, visitor, token)).await;
+    place.leave();
+    let end = match greeted.unwrap_or(Err((NO_HELLO, None))) {
+        Ok(opened) => {
+            let end = tokio::select! {
+                end = read(shared, &mut stream, opened.session) => end,
+                end = write(shared, &mut sink, &opened.queue) => end,
+            };
+            if end == Close::Slow.into() {
+                shared.engine.close_slow(opened.session);
+            } else {
+                shared.engine.close(opened.session);
+            }
+            end
+        }
+        Err((end, None)) => end,
+        Err((end, Some(ack))) => {
+            // Whether or not it arrives, the transport closes.
+            let _ = timeout(CLOSING, sink.send(Message::text(frame::encode(ack)))).await;
+            end
+        }
+    };
+    let _ = timeout(CLOSING, close(sink, stream, &end)).await;
+}
+
+/// Waits for `hello` and opens the session. An error carries the ack to send before the close.
+async fn greet(
+    shared: &Shared,
+    stream: &mut SplitStream<Socket>,
+    visitor: Visitor,
+    handshake_token: Option<String>,
+) -> Result<Opened, (End, Option<Frame>)> {
+    // The caller limits the whole greeting.
+    let text = next_text(stream, Duration::MAX).await.map_err(|end| (end, None))?;
+    let ClientFrame { event, id, payload } =
+        frame::parse(&text, shared.limits.json_depth).map_err(|error| (malformed(error), None))?;
+    if event != "hello" {
+        return Err((End { code: 4401, reason: "say hello first" }, None));
+    }
+    let ack = id.map(AckId::Text);
+    let refused = |end: End, error: serde_json::Value| {
+        (end, ack.clone().map(|id| Frame::Ack { id, outcome: Err(error) }))
+    };
+    let hello: Hello = serde_json::from_value(payload).map_err(|_| {
+        refused(End::protocol("hello"), error_json("VALIDATION_ERROR", "token and name are texts"))
+    })?;
+    let token = hello.token.or(handshake_token);
+    let identity =
+        shared.admission.authenticate(token.as_deref(), hello.name.as_deref(), visitor).await.map_err(
+            |reason| {
+                let end = match reason {
+                    NotAdmitted::Origin => End { code: 4403, reason: "origin" },
+                    NotAdmitted::Denied(_) => Close::Auth.into(),
+                };
+                refused(end, error_json(reason.code(), &reason.to_string()))
+            },
+        )?;
+    shared
+        .engine
+        .open(identity, WEBSOCKET, ack.clone())
+        .map_err(|reject| refused(rejected(&reject), reject.to_json()))
+}
+
+/// How a transport ends that the hub did not want.
+fn rejected(reject: &Reject) -> End {
+    match reject.code() {
+        "CAPACITY_EXCEEDED" => Close::Capacity.into(),
+        "DRAINING" => Close::Restart.into(),
+        "RATE_LIMIT_EXCEEDED" => Close::Rate.into(),
+        _ => Close::Auth.into(),
+    }
+}
+
+fn malformed(error: frame::FrameError) -> End {
+    End::protocol(match error {
+        frame::FrameError::Malformed => "malformed frame",
+        frame::FrameError::Version => "UNSUPPORTED_VERSION",
+        frame::FrameError::Depth => "nested too deep",
+    })
+}
+
+/// The next text message. Pings and pongs are the library's; here they show that the peer lives.
+async fn next_text(stream: &mut SplitStream<Socket>, idle: Duration) -> Result<String, End> {
+    loop {
+        let Ok(message) = timeout(idle, stream.next()).await else { return Err(IDLE) };
+        match message {
+            Some(Ok(Message::Text(text))) => return Ok(text.as_str().to_owned()),
+            Some(Ok(Message::Binary(_))) => return Err(NOT_TEXT),
+            Some(Ok(Message::Close(_))) | None => return Err(GONE),
+            Some(Ok(Message::Ping(_) | Message::Pong(_) | Message::Frame(_))) => {}
+            Some(Err(Error::Capacity(CapacityError::MessageTooLong { .. }))) => return Err(TOO_BIG),
+            Some(Err(Error::Utf8(_))) => return Err(End { code: 1007, reason: "not UTF-8" }),
+            Some(Err(Error::Protocol(_))) => return Err(End { code: 1002, reason: "" }),
+            Some(Err(_)) => return Err(GONE),
+        }
+    }
+}
+
+async fn read(shared: &Shared, stream: &mut SplitStream<Socket>, session: SessionId) -> End {
+    let idle = shared.limits.ping + shared.limits.pong;
+    loop {
+        let text = match next_text(stream, idle).await {
+            Ok(text) => text,
+            Err(end) => return end,
+        };
+        let ClientFrame { event, id, payload } = match frame::parse(&text, shared.limits.json_depth) {
+            Ok(frame) => frame,
+            Err(error) => return malformed(error),
+        };
+        if event == "seq" {
+            continue;
+        }
+        let request = SignalRequest { event, payload, wants_ack: id.is_some(), size: text.len() };
+        shared.engine.handle(session, request, id.map(AckId::Text));
+    }
+}
+
+async fn write(shared: &Shared, sink: &mut SplitSink<Socket, Message>, queue: &Queue) -> End {
+    let mut ping = tokio::time::interval(shared.limits.ping);
+    ping.tick().await;
+    loop {
+        let (message, weight) = tokio::select! {
+            next = queue.next() => match next {
+                Next::Send(frame, weight) => (Message::text(frame::encode(frame)), weight),
+                Next::Close(close) => return close.into(),
+            },
+            _ = ping.tick() => (Message::Ping(bytes::Bytes::new()), 0),
+        };
+        tokio::select! {
+            result = sink.send(message) => match result {
+                Ok(()) if weight > 0 => queue.sent(weight),
+                Ok(()) => {}
+                Err(_) => return GONE,
+            },
+            () = queue.overdue() => return Close::Slow.into(),
+        }
+    }
+}
+
+/// Sends the close frame and reads until the peer is done: closing a socket with unread bytes resets it, and the reset
+/// may overtake the close frame.
+async fn close(sink: SplitSink<Socket, Message>, stream: SplitStream<Socket>, end: &End) {
+    let Ok(mut socket) = sink.reunite(stream) else { return };
+    let frame = CloseFrame { code: CloseCode::from(end.code), reason: end.reason.into() };
+    // An error says that the peer closed first.
+    let _ = socket.close(Some(frame)).await;
+    let connection = socket.get_mut();
+    if connection.shutdown().await.is_ok() {
+        let _ = tokio::io::copy(&mut connection.take(MAX_LINGER), &mut tokio::io::sink()).await;
+    }
+}

@@ -1,0 +1,62 @@
+//! Which database.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use super::{CallStore, StoreError, sqlite::Sqlite};
+
+/// Configuration of the store.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Config {
+    /// SQLite in a file.
+    Sqlite(PathBuf),
+    /// SQLite in memory: gone with the process.
+    Memory,
+}
+
+impl Config {
+    /// Reads a URL: `sqlite:PATH`, `sqlite://PATH` or `sqlite::memory:`.
+    ///
+    /// # Errors
+    /// What is wrong with it, and the way out.
+    pub fn parse(url: &str) -> Result<Self, String> {
+        if url.starts_with("postgres://") || url.starts_with("postgresql://") {
+            return Err("PostgreSQL is not available in this version: write sqlite:PATH".into());
+        }
+        let path = url
+            .strip_prefix("sqlite:")
+            .ok_or_else(|| format!("{url:?} is no database: write sqlite:PATH or sqlite::memory:"))?;
+        match path.strip_prefix("//").unwrap_or(path) {
+            ":memory:" => Ok(Self::Memory),
+            "" => Err("names no file: write sqlite:PATH or sqlite::memory:".into()),
+            path if path.contains('?') => Err("takes no parameters: write sqlite:PATH".into()),
+            path => Ok(Self::Sqlite(path.into())),
+        }
+    }
+
+    /// Opens the database and brings its tables up to date.
+    ///
+    /// # Errors
+    /// It cannot be opened or migrated.
+    pub async fn open(&self) -> Result<Arc<dyn CallStore>, StoreError> {
+        Ok(Arc::new(match self {
+            Self::Sqlite(path) => Sqlite::open(path).await?,
+            Self::Memory => Sqlite::memory().await?,
+        }))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_url_names_a_file_or_memory() {
+        assert_eq!(Config::parse("sqlite:calls.db"), Ok(Config::Sqlite("calls.db".into())));
+        assert_eq!(Config::parse("sqlite:///var/lib/p/c.db"), Ok(Config::Sqlite("/var/lib/p/c.db".into())));
+        assert_eq!(Config::parse("sqlite::memory:"), Ok(Config::Memory));
+        for wrong in ["", "sqlite:", "mysql://x", "postgres://x/y", "sqlite:a?mode=ro"] {
+            assert!(Config::parse(wrong).is_err(), "{wrong}");
+        }
+    }
+}

@@ -1,0 +1,352 @@
+//! Writes behind: whoever has a record leaves it here and goes on. One task writes what has gathered, in batches, the
+//! newest revision of each call only. While the database is down records wait, up to a bound.
+
+use std::collections::{HashMap, VecDeque};
+use std::sync::Arc;
+use std::time::Duration;
+
+use parking_lot::Mutex;
+use tokio::sync::Notify;
+use tokio::time::{Instant, sleep, timeout};
+
+use super::{CallStore, StoreError};
+use crate::metrics::Metrics;
+use crate::signaling::{CallId, CallRecord};
+
+/// Calls that may wait.
+const CAPACITY: usize = 100_000;
+/// Records of one transaction.
+const BATCH: usize = 512;
+/// How long a batch gathers.
+const GATHER: Duration = Duration::from_millis(50);
+/// First and longest pause after a failure.
+const PAUSE: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(5));
+
+/// The queue; clones share it.
+#[derive(Debug, Clone)]
+pub struct Queue(Arc<Shared>);
+
+#[derive(Debug)]
+struct Shared {
+    metrics: Arc<Metrics>,
+    waiting: Mutex<Waiting>,
+    /// Something was pushed.
+    pushed: Notify,
+    /// A batch was written.
+    written: Notify,
+    capacity: usize,
+}
+
+#[derive(Debug, Default)]
+struct Waiting {
+    order: VecDeque<CallId>,
+    newest: HashMap<CallId, Arc<CallRecord>>,
+    /// Whether the loss of records was logged.
+    overflowing: bool,
+}
+
+impl Queue {
+    /// Makes a queue. Records are written while [`Queue::run`] runs.
+    pub fn new(metrics: Arc<Metrics>) -> Self {
+        Self::with_capacity(metrics, CAPACITY)
+    }
+
+    fn with_capacity(metrics: Arc<Metrics>, capacity: usize) -> Self {
+        Self(Arc::new(Shared {
+            metrics,
+            waiting: Mutex::default(),
+            pushed: Notify::new(),
+            written: Notify::new(),
+            capacity,
+        }))
+    }
+
+    /// Leaves a record to be written; never waits. Beyond the bound a call that is not in the queue yet is lost, and
+    /// counted.
+    pub fn push(&self, record: Arc<CallRecord>) {
+        let shared = &*self.0;
+        let mut waiting = shared.waiting.lock();
+        let full = waiting.newest.len() >= shared.capacity;
+        match waiting.newest.get_mut(&record.id) {
+            Some(known) if known.rev >= record.rev => return,
+            Some(known) => *known = record,
+            None if full => {
+                shared.count("dropped", 1);
+                if !std::mem::replace(&mut waiting.overflowing, true) {
+                    let waiting = shared.capacity;
+                    tracing::error!(
+                        waiting,
+                        "the queue of call records is full: calls go on without a record"
+                    );
+                }
+                return;
+            }
+            None => {
+                waiting.order.push_back(record.id.clone());
+                waiting.newest.insert(record.id.clone(), record);
+            }
+        }
+        shared.show_length(&waiting);
+        drop(waiting);
+        shared.pushed.notify_one();
+    }
+
+    /// Calls that wait.
+    pub fn len(&self) -> usize {
+        self.0.waiting.lock().newest.len()
+    }
+
+    /// Whether everything is written.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// Writes for ever.
+    pub async fn run(self, store: Arc<dyn CallStore>) {
+        let shared = &*self.0;
+        let mut pause = PAUSE.0;
+        loop {
+            if self.is_empty() {
+                shared.pushed.notified().await;
+                sleep(GATHER).await;
+                continue;
+            }
+            let batch = self.next_batch();
+            match self.write(&*store, &batch).await {
+                Ok(()) => {
+                    if pause > PAUSE.0 {
+                        tracing::info!("the database is back: call records are written again");
+                    }
+                    pause = PAUSE.0;
+                }
+                Err(error) => {
+                    shared.count("error", 1);
+                    tracing::warn!(%error, waiting = self.len(), "call records cannot be written: they wait");
+                    sleep(pause).await;
+                    pause = (pause * 2).min(PAUSE.1);
+                }
+            }
+        }
+    }
+
+    /// Waits until everything is written, at most until `limit` has passed.
+    ///
+    /// # Errors
+    /// How many records are lost.
+    pub async fn flushed(&self, limit: Duration) -> Result<(), usize> {
+        let deadline = Instant::now() + limit;
+        loop {
+            let written = self.0.written.notified();
+            let left = self.len();
+            if left == 0 {
+                return Ok(());
+            }
+            let rest = deadline.saturating_duration_since(Instant::now());
+            if timeout(rest, written).await.is_err() {
+                return match self.len() {
+                    0 => Ok(()),
+                    left => Err(left),
+                };
+            }
+        }
+    }
+
+    fn next_batch(&self) -> Vec<Arc<CallRecord>> {
+        let waiting = self.0.waiting.lock();
+        waiting.order.iter().take(BATCH).filter_map(|id| waiting.newest.get(id)).cloned().collect()
+    }
+
+    /// Writes a batch; records that no database would take are left out, so that they do not block the others.
+    async fn write(&self, store: &dyn CallStore, batch: &[Arc<CallRecord>]) -> Result<(), StoreError> {
+        match store.write(batch).await {
+            Ok(()) => self.done(batch, "ok"),
+            Err(error) if error.blames_record() => {
+                for record in batch.chunks(1) {
+                    match store.write(record).await {
+                        Ok(()) => self.done(record, "ok"),
+                        Err(error) if error.blames_record() => {
+                            tracing::error!(%error, "a call record was refused and is lost");
+                            self.done(record, "dropped");
+                        }
+                        Err(error) => return Err(error),
+                    }
+                }
+            }
+            Err(error) => return Err(error),
+        }
+        Ok(())
+    }
+
+    /// Takes the records of a batch out, unless a newer one has come meanwhile.
+    fn done(&self, batch: &[Arc<CallRecord>], result: &str) {
+        let shared = &*self.0;
+        let mut waiting = shared.waiting.lock();
+        for record in batch {
+            waiting.order.pop_front();
+            match waiting.newest.get(&record.id) {
+                Some(newest) if newest.rev > record.rev => waiting.order.push_back(record.id.clone()),
+                _ => {
+                    waiting.newest.remove(&record.id);
+                }
+            }
+        }
+        waiting.overflowing = false;
+        shared.count(result, batch.len());
+        shared.show_length(&waiting);
+        drop(waiting);
+        shared.written.notify_waiters();
+    }
+}
+
+impl Shared {
+    fn count(&self, result: &str, records: usize) {
+        let records = u64::try_from(records).unwrap_or(u64::MAX);
+        self.metrics.store_writes.with_label_values(&[result]).inc_by(records);
+    }
+
+    fn show_length(&self, waiting: &Waiting) {
+        self.metrics.store_queue_length.set(i64::try_from(waiting.newest.len()).unwrap_or(i64::MAX));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::samples::{call, user};
+    use super::super::{CallPage, CallQuery, Sqlite, StoredCall};
+    use super::*;
+    use crate::signaling::UserId;
+    use futures_util::future::BoxFuture;
+    use std::sync::atomic::{AtomicBool, Ordering};
+
+    /// A database that can be down, in front of a real one.
+    #[derive(Debug)]
+    struct Fragile {
+        inner: Sqlite,
+        down: AtomicBool,
+        batches: Mutex<Vec<usize>>,
+    }
+
+    impl CallStore for Fragile {
+        fn write<'a>(&'a self, batch: &'a [Arc<CallRecord>]) -> BoxFuture<'a, Result<(), StoreError>> {
+            if self.down.load(Ordering::SeqCst) {
+                return Box::pin(async { Err(sqlx::Error::PoolTimedOut.into()) });
+            }
+            self.batches.lock().push(batch.len());
+            self.inner.write(batch)
+        }
+        fn list(&self, query: CallQuery) -> BoxFuture<'_, Result<CallPage, StoreError>> {
+            self.inner.list(query)
+        }
+        fn one(&self, user: UserId, id: CallId) -> BoxFuture<'_, Result<Option<StoredCall>, StoreError>> {
+            self.inner.one(user, id)
+        }
+        fn close(&self) -> BoxFuture<'_, ()> {
+            self.inner.close()
+        }
+    }
+
+    async fn setup(down: bool, capacity: usize) -> (Queue, Arc<Fragile>, Arc<Metrics>) {
+        let metrics = Arc::new(Metrics::new().unwrap());
+        let inner = Sqlite::memory().await.unwrap();
+        let store = Arc::new(Fragile { inner, down: down.into(), batches: Mutex::default() });
+        let queue = Queue::with_capacity(metrics.clone(), capacity);
+        tokio::spawn(queue.clone().run(store.clone()));
+        (queue, store, metrics)
+    }
+
+    fn writes(metrics: &Metrics, result: &str) -> u64 {
+        metrics.store_writes.with_label_values(&[result]).get()
+    }
+
+    async fn until(what: &str, mut holds: impl FnMut() -> bool) {
+        let deadline = Instant::now() + Duration::from_secs(30);
+        while !holds() {
+            assert!(Instant::now() < deadline, "{what}");
+            sleep(Duration::from_millis(5)).await;
+        }
+    }
+
+    const LONG: Duration = Duration::from_secs(30);
+
+    #[tokio::test]
+    async fn calls_wait_while_the_database_is_down_and_are_written_when_it_is_back() {
+        let (queue, store, metrics) = setup(true, 100).await;
+        for n in 0..10 {
+            queue.push(call(&format!("c{n}"), n, 1, &["alice", "bob"]));
+        }
+        until("a write fails", || writes(&metrics, "error") > 0).await;
+        assert_eq!(metrics.store_queue_length.get(), 10);
+        store.down.store(false, Ordering::SeqCst);
+        queue.flushed(LONG).await.unwrap();
+        assert_eq!((writes(&metrics, "ok"), metrics.store_queue_length.get()), (10, 0));
+        let query = CallQuery { user: user("bob"), cursor: None, limit: 100, outgoing: None, status: None };
+        assert_eq!(store.list(query).await.unwrap().calls.len(), 10);
+    }
+
+    #[tokio::test]
+    async fn a_call_is_written_once_in_its_newest_revision() {
+        let (queue, store, metrics) = setup(true, 100).await;
+        for rev in [1, 4, 3, 2] {
+            queue.push(call("c1", 1, rev, &["alice", "bob"]));
+        }
+        assert_eq!(queue.len(), 1);
+        store.down.store(false, Ordering::SeqCst);
+        queue.flushed(LONG).await.unwrap();
+        let read = store.one(user("alice"), CallId("c1".into())).await.unwrap().unwrap();
+        assert_eq!((read.rev, writes(&metrics, "ok")), (4, 1));
+        queue.push(call("c1", 1, 5, &["alice", "bob"]));
+        queue.flushed(LONG).await.unwrap();
+        let read = store.one(user("alice"), CallId("c1".into())).await.unwrap().unwrap();
+        assert_eq!(read.rev, 5);
+    }
+
+    #[tokio::test]
+    async fn beyond_its_bound_a_new_call_is_lost_and_counted_but_a_known_one_still_ends() {
+        let (queue, store, metrics) = setup(true, 2).await;
+        for id in ["c1", "c2", "c3"] {
+            queue.push(call(id, 1, 1, &["alice", "bob"]));
+        }
+        queue.push(call("c2", 1, 2, &["alice", "bob"]));
+        assert_eq!((queue.len(), writes(&metrics, "dropped")), (2, 1));
+        store.down.store(false, Ordering::SeqCst);
+        queue.flushed(LONG).await.unwrap();
+        let read = store.one(user("alice"), CallId("c2".into())).await.unwrap().unwrap();
+        assert_eq!(read.rev, 2);
+    }
+
+    #[tokio::test]
+    async fn what_gathers_is_written_in_one_transaction() {
+        let (queue, store, _) = setup(true, 1000).await;
+        for n in 0..600 {
+            queue.push(call(&format!("c{n}"), n, 1, &["alice", "bob"]));
+        }
+        store.down.store(false, Ordering::SeqCst);
+        queue.flushed(LONG).await.unwrap();
+        assert_eq!(*store.batches.lock(), [BATCH, 600 - BATCH]);
+    }
+
+    #[tokio::test]
+    async fn an_end_without_a_database_says_how_much_is_lost() {
+        let (queue, _store, _) = setup(true, 100).await;
+        queue.push(call("c1", 1, 1, &["alice", "bob"]));
+        assert_eq!(queue.flushed(Duration::from_millis(1)).await, Err(1));
+    }
+
+    #[tokio::test]
+    async fn a_locked_file_delays_records_and_loses_none() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("calls.db");
+        let store: Arc<dyn CallStore> = Arc::new(Sqlite::open(&path).await.unwrap());
+        let url = format!("sqlite:{}", path.display());
+        let other = sqlx::SqlitePool::connect(&url).await.unwrap();
+        let lock = other.begin_with("BEGIN IMMEDIATE").await.unwrap();
+        let metrics = Arc::new(Metrics::new().unwrap());
+        let queue = Queue::new(metrics.clone());
+        tokio::spawn(queue.clone().run(store.clone()));
+        queue.push(call("c1", 1, 1, &["alice", "bob"]));
+        until("the write times out", || writes(&metrics, "error") > 0).await;
+        lock.rollback().await.unwrap();
+        queue.flushed(LONG).await.unwrap();
+        assert!(store.one(user("bob"), CallId("c1".into())).await.unwrap().is_some());
+    }
+}

@@ -1,0 +1,120 @@
+//! The end of the server, with a call that runs: it is served until it ends, recorded, and only then the process ends.
+
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test that cannot go on fails")]
+
+mod support;
+
+use std::net::TcpStream;
+use std::path::Path;
+
+use serde_json::{Value, json};
+use sqlx::Row as _;
+use support::{PATIENCE, Server, eventually, http_get};
+use tokio_tungstenite::tungstenite::client::{IntoClientRequest as _, client};
+use tokio_tungstenite::tungstenite::{Message, WebSocket};
+
+/// A caller over plain WebSocket.
+struct Caller {
+    socket: WebSocket<TcpStream>,
+    user: String,
+}
+
+impl Caller {
+    fn connect(server: &Server) -> Self {
+        let stream = TcpStream::connect(server.http).unwrap();
+        stream.set_read_timeout(Some(PATIENCE)).unwrap();
+        let mut request = format!("ws://{}/ws", server.http).into_client_request().unwrap();
+        request.headers_mut().insert("sec-websocket-protocol", "passerelle.v1.json".parse().unwrap());
+        let (socket, _) = client(request, stream).unwrap();
+        let mut caller = Self { socket, user: String::new() };
+        caller.send("hello", &json!({}));
+        let ready = caller.next("session:ready");
+        ready["userId"].as_str().unwrap().clone_into(&mut caller.user);
+        caller
+    }
+
+    fn send(&mut self, event: &str, payload: &Value) {
+        let frame = json!({"v": 1, "t": event, "id": event, "p": payload}).to_string();
+        self.socket.send(Message::text(frame)).unwrap();
+    }
+
+    /// Waits for an event of the server, or for the ack of the request of that name.
+    fn next(&mut self, name: &str) -> Value {
+        loop {
+            let Message::Text(text) = self.socket.read().unwrap_or_else(|error| panic!("no {name}: {error}"))
+            else {
+                continue;
+            };
+            let mut frame: Value = serde_json::from_str(&text).unwrap();
+            if frame["re"] == name {
+                assert_eq!(frame["ok"], true, "{frame}");
+                return frame["p"].take();
+            }
+            if frame["t"] == name {
+                return frame["p"].take();
+            }
+        }
+    }
+
+    fn request(&mut self, event: &str, payload: &Value) -> Value {
+        self.send(event, payload);
+        self.next(event)
+    }
+}
+
+/// Starts a server and a call on it: both sides and the id.
+fn running_call(config: &str) -> (Server, Caller, Caller, String) {
+    let server = Server::start(&format!("[auth]\nanonymous = \"loopback\"\n{config}"));
+    let (mut alice, mut bob) = (Caller::connect(&server), Caller::connect(&server));
+    let call = alice.request("call:initiate", &json!({"to": bob.user, "type": "video", "roomId": "tea"}));
+    let id = call["callId"].as_str().unwrap().to_owned();
+    bob.next("call:initiated");
+    bob.request("call:join", &json!({"callId": id}));
+    alice.next("call:participant-joined");
+    (server, alice, bob, id)
+}
+
+#[tokio::main(flavor = "current_thread")]
+async fn records(path: &Path) -> Vec<(String, String, Option<i64>)> {
+    let pool = sqlx::SqlitePool::connect(&format!("sqlite:{}", path.display())).await.unwrap();
+    let rows = sqlx::query("SELECT id, status, ended_at FROM calls").fetch_all(&pool).await.unwrap();
+    rows.iter().map(|row| (row.get(0), row.get(1), row.get(2))).collect()
+}
+
+#[test]
+fn a_call_that_runs_is_served_until_it_ends_and_is_recorded() {
+    let folder = tempfile::tempdir().unwrap();
+    let database = folder.path().join("calls.db");
+    let store = format!("[store]\nurl = \"sqlite:{}\"\n[drain]\ntimeout = \"10m\"\n", database.display());
+    let (server, mut alice, mut bob, id) = running_call(&store);
+    server.signal("TERM");
+    let readyz = || http_get::get(server.http, "/readyz").unwrap().0;
+    eventually("/readyz says 503", || (readyz() == 503).then_some(()));
+    server.await_metric("passerelle_draining", &[], 1.0);
+    alice.request("call:toggle-audio", &json!({"callId": id, "enabled": false}));
+    bob.next("call:media-toggled");
+    alice.request("call:leave", &json!({"callId": id}));
+    bob.next("call:ended");
+    server.stopped();
+    let records = records(&database);
+    assert_eq!(records.len(), 1, "{records:?}");
+    assert_eq!(records[0].0, id);
+    assert!(records[0].2.is_some(), "{records:?}");
+}
+
+#[test]
+fn the_deadline_ends_a_drain() {
+    let (server, ..) = running_call("[drain]\ntimeout = \"100ms\"\n");
+    let log = server.stop();
+    assert!(log.contains("drain.timeout is over"), "{log}");
+}
+
+#[test]
+fn a_second_signal_ends_a_drain() {
+    let (server, ..) = running_call("[drain]\ntimeout = \"10m\"\n");
+    server.signal("TERM");
+    eventually("the drain starts", || server.log().contains("draining").then_some(()));
+    server.signal("INT");
+    let log = server.stopped();
+    assert!(log.contains("a second signal"), "{log}");
+}

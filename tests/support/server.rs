@@ -1,0 +1,323 @@
+//! The real binary as a child process.
+
+use std::collections::BTreeMap;
+use std::io::{BufRead as _, BufReader, Read};
+use std::net::SocketAddr;
+use std::os::unix::fs::PermissionsExt as _;
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::sync::{Arc, Mutex};
+use std::thread::JoinHandle;
+use std::time::Instant;
+
+use serde_json::Value;
+use tempfile::TempDir;
+
+use super::{PATIENCE, eventually, http_get};
+
+/// What every test starts from; a test writes only what differs. Peers live on 127.0.0.2, so that the server's own
+/// address needs no exception.
+const BASE: &str = r#"
+[listen]
+udp = ["127.0.0.1:0"]
+http = ["127.0.0.1:0"]
+metrics = ["127.0.0.1:0"]
+[turn]
+realm = "passerelle.test"
+secrets = ["a shared secret that is long enough for everyone"]
+users = [
+    { name = "alice", password = "correct horse battery staple" },
+    { name = "bob", password = "another horse altogether here" },
+]
+[relay]
+addresses = ["127.0.0.1"]
+workers = 2
+[auth.jwt]
+secret = "a token secret that is long enough for everyone"
+[store]
+url = "sqlite::memory:"
+[log]
+format = "json"
+level = "info,passerelle=debug"
+[drain]
+timeout = "1s"
+"#;
+
+/// Realm of [`BASE`].
+pub const REALM: &str = "passerelle.test";
+/// Shared secret of [`BASE`].
+pub const SECRET: &str = "a shared secret that is long enough for everyone";
+/// HS256 key of [`BASE`].
+pub const TOKEN_SECRET: &str = "a token secret that is long enough for everyone";
+/// Static users of [`BASE`] and their passwords.
+pub const ALICE: (&str, &str) = ("alice", "correct horse battery staple");
+/// The other one.
+pub const BOB: (&str, &str) = ("bob", "another horse altogether here");
+/// Added to [`BASE`] by tests whose peers are on loopback.
+pub const LOOPBACK_PEERS: &str = "[relay]\nallow_peers = [\"127.0.0.0/8\"]\n";
+
+/// A running server. Killed when it is dropped; its log is printed when the test failed.
+#[derive(Debug)]
+pub struct Server {
+    child: Child,
+    log: Log,
+    readers: Vec<JoinHandle<()>>,
+    folder: TempDir,
+    /// STUN and TURN over UDP, in the order of `listen.udp`.
+    pub udp: Vec<SocketAddr>,
+    /// Signaling, REST, pages, health.
+    pub http: SocketAddr,
+    /// Prometheus.
+    pub metrics: SocketAddr,
+}
+
+impl Server {
+    /// Starts the binary with [`BASE`] and `config` (TOML) over it, and waits until `/readyz` says 200.
+    ///
+    /// Tables are merged key by key; any other value replaces the base's.
+    #[track_caller]
+    pub fn start(config: &str) -> Self {
+        let folder = TempDir::new().unwrap();
+        let config = merged(config);
+        let wanted = |name: &str| config["listen"][name].as_array().map_or(0, Vec::len);
+        let (mut child, log, readers) = spawn(&folder, &config);
+        let addresses = eventually("every listener logs its address", || {
+            if let Some(status) = child.try_wait().unwrap() {
+                panic!("the server stopped at its start ({status}):\n{}", log.text());
+            }
+            let bound = log.listeners();
+            let all = ["udp", "http", "metrics"]
+                .iter()
+                .all(|name| bound.get(*name).map_or(0, Vec::len) >= wanted(name));
+            all.then_some(bound)
+        });
+        let only = |name: &str| {
+            addresses
+                .get(name)
+                .and_then(|list| list.first())
+                .copied()
+                .unwrap_or_else(|| ([0, 0, 0, 0], 0).into())
+        };
+        let server = Self {
+            http: only("http"),
+            metrics: only("metrics"),
+            udp: addresses.get("udp").cloned().unwrap_or_default(),
+            child,
+            log,
+            readers,
+            folder,
+        };
+        eventually("/readyz says 200", || {
+            http_get::get(server.http, "/readyz").ok().filter(|(status, _)| *status == 200)
+        });
+        server
+    }
+
+    /// Starts the binary with a configuration it must refuse; gives what it wrote.
+    #[track_caller]
+    pub fn refused(config: &str) -> String {
+        let folder = TempDir::new().unwrap();
+        let (mut child, log, readers) = spawn(&folder, &merged(config));
+        let status = wait(&mut child, "the server refuses its configuration");
+        readers.into_iter().for_each(|reader| reader.join().unwrap());
+        assert!(!status.success(), "the server accepted {config}:\n{}", log.text());
+        log.text()
+    }
+
+    /// The one UDP listener of [`BASE`].
+    pub fn turn(&self) -> SocketAddr {
+        *self.udp.first().expect("no UDP listener")
+    }
+
+    /// A scrape of `/metrics`.
+    #[track_caller]
+    pub fn scrape(&self) -> Scrape {
+        let (status, body) = http_get::get(self.metrics, "/metrics").unwrap();
+        assert_eq!(status, 200);
+        Scrape::parse(&body)
+    }
+
+    /// Scrapes until the sum over the samples of `name` with these labels is `value`: counters of the relay are
+    /// published a little after the packet.
+    #[track_caller]
+    pub fn await_metric(&self, name: &str, labels: &[(&str, &str)], value: f64) {
+        let mut last = 0.0;
+        let deadline = Instant::now() + PATIENCE;
+        while Instant::now() < deadline {
+            last = self.scrape().sum(name, labels);
+            if last == value {
+                return;
+            }
+            std::thread::sleep(std::time::Duration::from_millis(20));
+        }
+        panic!("{name}{labels:?} stays at {last}, not {value}");
+    }
+
+    /// Everything the server has written so far.
+    pub fn log(&self) -> String {
+        self.log.text()
+    }
+
+    /// Where its database and configuration are.
+    pub fn folder(&self) -> &std::path::Path {
+        self.folder.path()
+    }
+
+    /// The process id.
+    pub fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
+    /// Sends a signal by name (`TERM`, `HUP`).
+    pub fn signal(&self, name: &str) {
+        // `kill` and not libc: the crate's tests write no unsafe code either.
+        let status = Command::new("kill").args(["-s", name, &self.child.id().to_string()]).status().unwrap();
+        assert!(status.success());
+    }
+
+    /// Asks it to stop and asserts that it does, with exit code 0. Gives its whole log.
+    #[track_caller]
+    pub fn stop(self) -> String {
+        self.signal("TERM");
+        self.stopped()
+    }
+
+    /// Asserts that it stops, after a signal that was sent before, with exit code 0. Gives its whole log.
+    #[track_caller]
+    pub fn stopped(mut self) -> String {
+        let status = wait(&mut self.child, "the server stops after SIGTERM");
+        std::mem::take(&mut self.readers).into_iter().for_each(|reader| reader.join().unwrap());
+        assert!(status.success(), "the server stopped with {status}:\n{}", self.log.text());
+        self.log.text()
+    }
+}
+
+impl Drop for Server {
+    #[allow(clippy::print_stderr, reason = "the log belongs to the report of a failed test")]
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+        if std::thread::panicking() {
+            let log = self.log.text();
+            let tail: Vec<&str> = log.lines().rev().take(80).collect();
+            eprintln!("--- the end of the server's log ---");
+            tail.iter().rev().for_each(|line| eprintln!("{line}"));
+        }
+    }
+}
+
+fn merged(config: &str) -> toml::Table {
+    let mut base: toml::Table = BASE.parse().unwrap();
+    merge(&mut base, config.parse().unwrap());
+    base
+}
+
+fn merge(base: &mut toml::Table, over: toml::Table) {
+    for (key, value) in over {
+        match (base.get_mut(&key), value) {
+            (Some(toml::Value::Table(below)), toml::Value::Table(above)) => merge(below, above),
+            (_, value) => {
+                base.insert(key, value);
+            }
+        }
+    }
+}
+
+fn spawn(folder: &TempDir, config: &toml::Table) -> (Child, Log, Vec<JoinHandle<()>>) {
+    let file = folder.path().join("passerelle.toml");
+    std::fs::write(&file, config.to_string()).unwrap();
+    // It holds secrets.
+    std::fs::set_permissions(&file, std::fs::Permissions::from_mode(0o600)).unwrap();
+    let mut command = Command::new(env!("CARGO_BIN_EXE_passerelle"));
+    for (name, _) in std::env::vars().filter(|(name, _)| name.starts_with("PASSERELLE__")) {
+        command.env_remove(name);
+    }
+    command.args(["run", "--config"]).arg(&file).current_dir(folder.path());
+    command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    let mut child = command.spawn().unwrap();
+    let log = Log::default();
+    let readers = vec![
+        log.follow(child.stdout.take().expect("stdout is piped")),
+        log.follow(child.stderr.take().expect("stderr is piped")),
+    ];
+    (child, log, readers)
+}
+
+#[track_caller]
+fn wait(child: &mut Child, what: &str) -> ExitStatus {
+    eventually(what, || child.try_wait().unwrap())
+}
+
+/// The lines of both output streams.
+#[derive(Debug, Default, Clone)]
+struct Log(Arc<Mutex<Vec<String>>>);
+
+impl Log {
+    fn follow(&self, stream: impl Read + Send + 'static) -> JoinHandle<()> {
+        let lines = Arc::clone(&self.0);
+        std::thread::spawn(move || {
+            for line in BufReader::new(stream).lines().map_while(Result::ok) {
+                lines.lock().unwrap().push(line);
+            }
+        })
+    }
+
+    fn text(&self) -> String {
+        self.0.lock().unwrap().join("\n")
+    }
+
+    /// Listener name → addresses, from the `listening` messages.
+    fn listeners(&self) -> BTreeMap<String, Vec<SocketAddr>> {
+        let mut bound: BTreeMap<String, Vec<SocketAddr>> = BTreeMap::new();
+        for line in self.0.lock().unwrap().iter() {
+            let Ok(event) = serde_json::from_str::<Value>(line) else { continue };
+            let fields = event.get("fields").unwrap_or(&event);
+            let field = |name: &str| fields.get(name).and_then(Value::as_str);
+            if field("message") == Some("listening")
+                && let (Some(name), Some(Ok(address))) =
+                    (field("listener"), field("address").map(str::parse::<SocketAddr>))
+            {
+                bound.entry(name.to_owned()).or_default().push(address);
+            }
+        }
+        bound
+    }
+}
+
+/// One reading of all metrics.
+#[derive(Debug)]
+pub struct Scrape(Vec<(String, BTreeMap<String, String>, f64)>);
+
+impl Scrape {
+    /// Reads the text exposition format.
+    fn parse(text: &str) -> Self {
+        let samples = text.lines().filter(|line| !line.starts_with('#') && !line.is_empty()).map(|line| {
+            let (series, value) = line.rsplit_once(' ').unwrap();
+            let (name, labels) = series.split_once('{').unwrap_or((series, ""));
+            let labels = labels
+                .trim_end_matches('}')
+                .split("\",")
+                .filter_map(|pair| pair.split_once("=\""))
+                .map(|(key, value)| (key.to_owned(), value.trim_end_matches('"').to_owned()))
+                .collect();
+            (name.to_owned(), labels, value.parse().unwrap())
+        });
+        Self(samples.collect())
+    }
+
+    /// The sum of the samples of `name` that carry all of `labels`; 0 when there is none.
+    pub fn sum(&self, name: &str, labels: &[(&str, &str)]) -> f64 {
+        let matches = |sample: &BTreeMap<String, String>| {
+            labels.iter().all(|(key, value)| sample.get(*key).is_some_and(|found| found == value))
+        };
+        self.0
+            .iter()
+            .filter(|(found, sample, _)| found == name && matches(sample))
+            .map(|(.., value)| value)
+            .sum()
+    }
+
+    /// Every name there is.
+    pub fn names(&self) -> impl Iterator<Item = &str> {
+        self.0.iter().map(|(name, ..)| name.as_str())
+    }
+}

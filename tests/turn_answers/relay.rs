@@ -1,0 +1,172 @@
+//! Send and Data indications, and what is counted (RFC 8656 sections 11.1 to 11.4).
+
+use std::net::UdpSocket;
+
+use stun::attributes::*;
+use stun::message::*;
+
+use crate::support::server::LOOPBACK_PEERS;
+use crate::support::stun_client::receive_from;
+use crate::support::{Client, EchoPeer, Request, Server};
+
+#[test]
+fn data_goes_to_a_permitted_peer_and_back() {
+    let server = Server::start(LOOPBACK_PEERS);
+    let peer = EchoPeer::start();
+    let (mut client, relayed) = Client::allocated(server.turn());
+    assert_eq!(client.ask_signed(Request::permission(&[peer.address])).code(), 0);
+    for size in [0, 1, 3, 1000, 1472, 9000, 60_000] {
+        let data: Vec<u8> = (0..size).map(|at| at as u8).collect();
+        client.send(Request::send(peer.address, &data).bytes());
+        assert_eq!(client.receive_data(), (peer.address, data), "{size} bytes");
+    }
+    assert!(peer.stop().iter().all(|source| *source == relayed), "the peer sees the relayed address");
+}
+
+#[test]
+fn packets_and_bytes_are_counted_while_they_flow() {
+    let server = Server::start(LOOPBACK_PEERS);
+    let peer = EchoPeer::start();
+    let (mut client, _) = Client::allocated(server.turn());
+    assert_eq!(client.ask_signed(Request::permission(&[peer.address])).code(), 0);
+    assert_eq!(client.ask_signed(Request::channel_bind(0x4000, peer.address)).code(), 0);
+    for _ in 0..10 {
+        client.send(Request::send(peer.address, &[1; 100]).bytes());
+        client.receive();
+        client.send_channel_data(0x4000, &[2; 50]);
+        client.receive();
+    }
+    for direction in ["to_peer", "to_client"] {
+        let labels = [("direction", direction)];
+        server.await_metric("passerelle_relay_packets_total", &labels, 20.0);
+        server.await_metric("passerelle_relay_bytes_total", &labels, 1500.0);
+    }
+    server.await_metric("passerelle_relay_dropped_total", &[], 0.0);
+    // And the counters outlive the allocation.
+    assert_eq!(client.ask_signed(Request::refresh(0)).code(), 0);
+    server.await_metric("passerelle_turn_allocations", &[], 0.0);
+    server.await_metric("passerelle_relay_bytes_total", &[], 3000.0);
+}
+
+#[test]
+fn a_peer_without_permission_is_dropped() {
+    let server = Server::start(LOOPBACK_PEERS);
+    let peer = UdpSocket::bind("127.0.0.2:0").unwrap();
+    let (mut client, relayed) = Client::allocated(server.turn());
+    peer.send_to(b"knock", relayed).unwrap();
+    server.await_metric("passerelle_relay_dropped_total", &[], 1.0);
+    client.hears_nothing();
+    let address = peer.local_addr().unwrap();
+    assert_eq!(client.ask_signed(Request::permission(&[address])).code(), 0);
+    peer.send_to(b"knock", relayed).unwrap();
+    assert_eq!(client.receive_data(), (address, b"knock".to_vec()));
+}
+
+#[test]
+fn data_to_a_peer_without_permission_is_dropped() {
+    let server = Server::start(LOOPBACK_PEERS);
+    let peer = EchoPeer::start();
+    let (client, _) = Client::allocated(server.turn());
+    client.send(Request::send(peer.address, b"data").bytes());
+    client.hears_nothing();
+    server.await_metric("passerelle_relay_dropped_total", &[], 1.0);
+    assert_eq!(peer.stop(), []);
+}
+
+#[test]
+fn a_send_without_an_allocation_without_data_or_without_peer_is_dropped() {
+    let server = Server::start(LOOPBACK_PEERS);
+    let peer = EchoPeer::start();
+    let stranger = Client::new(server.turn());
+    stranger.send(Request::send(peer.address, b"data").bytes());
+    stranger.hears_nothing();
+    server.await_metric("passerelle_relay_dropped_total", &[], 1.0);
+    let (mut client, _) = Client::allocated(server.turn());
+    assert_eq!(client.ask_signed(Request::permission(&[peer.address])).code(), 0);
+    client.send(Request::indication(METHOD_SEND).peer(peer.address).bytes());
+    client.send(Request::indication(METHOD_SEND).with(ATTR_DATA, b"data").bytes());
+    client.hears_nothing();
+    server.await_metric("passerelle_relay_dropped_total", &[], 3.0);
+    assert_eq!(peer.stop(), []);
+}
+
+#[test]
+fn the_first_of_two_peers_of_a_send_counts() {
+    let server = Server::start(LOOPBACK_PEERS);
+    let (first, second) = (EchoPeer::start(), EchoPeer::start());
+    let (mut client, _) = Client::allocated(server.turn());
+    assert_eq!(client.ask_signed(Request::permission(&[first.address])).code(), 0);
+    client.send(Request::send(first.address, b"data").peer(second.address).bytes());
+    assert_eq!(client.receive_data(), (first.address, b"data".to_vec()));
+    assert_eq!(second.stop(), []);
+}
+
+#[test]
+fn a_permission_is_for_an_address_and_not_for_a_port() {
+    let server = Server::start(LOOPBACK_PEERS);
+    let neighbour = UdpSocket::bind("127.0.0.2:0").unwrap();
+    let (mut client, relayed) = Client::allocated(server.turn());
+    assert_eq!(client.ask_signed(Request::permission(&["127.0.0.2:9999".parse().unwrap()])).code(), 0);
+    neighbour.send_to(b"from another port", relayed).unwrap();
+    assert_eq!(client.receive_data(), (neighbour.local_addr().unwrap(), b"from another port".to_vec()));
+}
+
+#[test]
+fn two_clients_reach_the_same_peer() {
+    let server = Server::start(LOOPBACK_PEERS);
+    let peer = EchoPeer::start();
+    let mut clients = [(); 2].map(|()| Client::allocated(server.turn()).0);
+    for client in &mut clients {
+        assert_eq!(client.ask_signed(Request::channel_bind(0x4000, peer.address)).code(), 0);
+    }
+    for (client, data) in clients.iter().zip([b"one", b"two"]) {
+        client.send_channel_data(0x4000, data);
+        assert_eq!(client.receive()[4..7], *data);
+    }
+}
+
+#[test]
+fn two_clients_of_the_server_reach_each_other_through_it() {
+    let server = Server::start(LOOPBACK_PEERS);
+    let (mut one, one_relayed) = Client::allocated(server.turn());
+    let (mut two, two_relayed) = Client::allocated(server.turn());
+    assert_eq!(one.ask_signed(Request::permission(&[two_relayed])).code(), 0);
+    assert_eq!(two.ask_signed(Request::channel_bind(0x4000, one_relayed)).code(), 0);
+    one.send(Request::send(two_relayed, b"there").bytes());
+    assert_eq!(two.receive()[..9], *b"\x40\x00\x00\x05there");
+    two.send_channel_data(0x4000, b"and back");
+    assert_eq!(one.receive_data(), (two_relayed, b"and back".to_vec()));
+}
+
+#[test]
+fn a_freed_allocation_relays_no_more() {
+    let server = Server::start(LOOPBACK_PEERS);
+    let peer = UdpSocket::bind("127.0.0.2:0").unwrap();
+    let (mut client, relayed) = Client::allocated(server.turn());
+    assert_eq!(client.ask_signed(Request::channel_bind(0x4000, peer.local_addr().unwrap())).code(), 0);
+    client.send_channel_data(0x4000, b"alive");
+    assert_eq!(receive_from(&peer), Some((b"alive".to_vec(), relayed)));
+    assert_eq!(client.ask_signed(Request::refresh(0)).code(), 0);
+    client.send_channel_data(0x4000, b"too late");
+    client.hears_nothing();
+    peer.set_nonblocking(true).unwrap();
+    assert!(peer.recv_from(&mut [0; 16]).is_err(), "data was relayed after the end");
+}
+
+#[test]
+fn a_wrong_packet_hurts_nobody_else() {
+    let server = Server::start(LOOPBACK_PEERS);
+    let peer = EchoPeer::start();
+    let (mut client, _) = Client::allocated(server.turn());
+    assert_eq!(client.ask_signed(Request::channel_bind(0x4000, peer.address)).code(), 0);
+    let stranger = Client::new(server.turn());
+    let whole =
+        Request::allocate().signed("alice", "wrong", "realm", b"nonce").fingerprint().bytes().to_vec();
+    for cut in 0..whole.len() {
+        stranger.send(&whole[..cut]);
+        client.send_channel_data(0x4000, &[7]);
+        client.receive();
+    }
+    stranger.hears_nothing();
+    server.stop();
+}
