@@ -7,8 +7,6 @@ use std::net::{SocketAddr, TcpListener};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
-use socket2::{Domain, Protocol, Socket, Type};
-
 use crate::auth::{Authenticator, Credentials, SharedSecrets, Users};
 use crate::config::{Config, Mode, Sources};
 use crate::http::{self, Access, AccessLists, Engine, Ready, Sink};
@@ -95,18 +93,17 @@ async fn serve(mut config: Config, sources: Sources, log: Log) -> Result<(), App
     }
     let listeners = Listeners::bind(&config)?;
     let relay = Relay::bind(config.net.clone())?;
-    let udp: Vec<SocketAddr> = relay
-        .listeners()
-        .into_iter()
-        .filter(|(name, _)| *name == "udp")
-        .map(|(_, address)| address)
-        .collect();
     let mut bound = listeners.addresses();
-    bound.extend(udp.iter().map(|address| ("udp", *address)));
+    let relayed = relay.listeners();
+    bound.extend(&relayed);
     config.turn.peers.own_listeners.extend(bound.iter().map(|(_, address)| *address));
 
     let secrets = SharedSecrets::new(config.turn_secrets.clone());
-    let link = Link::new(secrets.clone(), config.ice_urls(&udp, &[], &[]), config.credential_ttl);
+    let of = |wanted| {
+        relayed.iter().filter(move |(name, _)| *name == wanted).map(|(_, address)| *address).collect()
+    };
+    let [udp, tcp, tls]: [Vec<SocketAddr>; 3] = [of("udp"), of("tcp"), of("tls")];
+    let link = Link::new(secrets.clone(), config.ice_urls(&udp, &tcp, &tls), config.credential_ttl);
     let base = Base::start(&config, link).await?;
     let writer = tokio::spawn(base.records.clone().run(base.store.clone()));
     let relay = Arc::new(relay.start(relay_parts(&config, &base, secrets))?);
@@ -169,7 +166,12 @@ fn reload_parts(
         engine: web.engine.clone(),
         log,
         shutdown: base.shutdown.clone(),
-        certificate: Box::new(|| Ok(())),
+        certificate: {
+            let certificates = relay.certificates().cloned();
+            Box::new(move || {
+                certificates.iter().try_for_each(|found| found.reload()).map_err(|error| error.to_string())
+            })
+        },
         bound,
     }
 }
@@ -329,7 +331,7 @@ async fn finish(base: &Base) {
 
 fn bind_all(key: &'static str, addresses: &[SocketAddr]) -> Result<Vec<TcpListener>, AppError> {
     let bind = |address: &SocketAddr| {
-        bind_tcp(*address).map_err(|error| AppError::Bind {
+        net::bind_tcp(*address).map_err(|error| AppError::Bind {
             key,
             address: *address,
             hint: hint(&error),
@@ -337,20 +339,6 @@ fn bind_all(key: &'static str, addresses: &[SocketAddr]) -> Result<Vec<TcpListen
         })
     };
     addresses.iter().map(bind).collect()
-}
-
-/// Binds a non-blocking listener. An IPv6 one takes IPv6 only, so that `0.0.0.0` and `[::]` can stand side by side.
-fn bind_tcp(address: SocketAddr) -> std::io::Result<TcpListener> {
-    let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
-    if address.is_ipv6() {
-        socket.set_only_v6(true)?;
-    }
-    #[cfg(unix)]
-    socket.set_reuse_address(true)?;
-    socket.set_nonblocking(true)?;
-    socket.bind(&address.into())?;
-    socket.listen(1024)?;
-    Ok(socket.into())
 }
 
 fn hint(error: &std::io::Error) -> &'static str {
