@@ -106,9 +106,9 @@ async fn serve(mut config: Config, sources: Sources, log: Log) -> Result<(), App
     let link = Link::new(secrets.clone(), config.ice_urls(&udp, &tcp, &tls), config.credential_ttl);
     let base = Base::start(&config, link).await?;
     let writer = tokio::spawn(base.records.clone().run(base.store.clone()));
-    let relay = Arc::new(relay.start(relay_parts(&config, &base, secrets))?);
-    base.link.connect(&relay);
     let web = Web::start(&config, &base, listeners)?;
+    let relay = Arc::new(relay.start(relay_parts(&config, &base, &web, secrets))?);
+    base.link.connect(&relay);
 
     announce(&config, &bound);
     web.ready.set_ready();
@@ -129,10 +129,11 @@ async fn serve(mut config: Config, sources: Sources, log: Log) -> Result<(), App
 }
 
 /// What the relay is started with.
-fn relay_parts(config: &Config, base: &Base, secrets: SharedSecrets) -> net::Parts {
+fn relay_parts(config: &Config, base: &Base, web: &Web, secrets: SharedSecrets) -> net::Parts {
     let users = Users::new(&config.turn.realm, &config.turn_users);
     let (observe, link) = (base.observe.clone(), base.link.clone());
     let (shutdown, failure) = (base.shutdown.clone(), base.failure.clone());
+    let server = web.server.clone();
     net::Parts {
         turn: config.turn.clone(),
         keys: Arc::new(Credentials::new(users, secrets)),
@@ -141,6 +142,7 @@ fn relay_parts(config: &Config, base: &Base, secrets: SharedSecrets) -> net::Par
             observe.turn(event);
             link.turn(event);
         }),
+        http: Some(Arc::new(move |connection, peer| server.take(connection, peer))),
         // Half a relay is worse than none: the supervisor starts a whole one again.
         on_failure: Box::new(move |what| {
             tracing::error!("{what}");
@@ -231,6 +233,7 @@ struct Web {
     authenticator: Arc<Authenticator>,
     access: Arc<Access>,
     ready: Arc<Ready>,
+    server: Arc<http::Server>,
 }
 
 impl Web {
@@ -262,15 +265,17 @@ impl Web {
         let router = http::router(&config.http.limits, parts);
         let scrape = http::metrics_router(base.metrics.clone());
         let shutdown = &base.shutdown;
-        for (sockets, router) in [(listeners.http, router), (listeners.metrics, scrape)] {
+        let server = http::Server::new(router, shutdown.stop_token());
+        let scrape = http::Server::new(scrape, shutdown.stop_token());
+        for (sockets, server) in [(listeners.http, &server), (listeners.metrics, &scrape)] {
             for socket in sockets {
                 let socket = tokio::net::TcpListener::from_std(socket)?;
-                shutdown.spawn(http::serve(socket, router.clone(), shutdown.stop_token()));
+                shutdown.spawn(Arc::clone(server).listen(socket));
             }
         }
         let (timers, stop) = (engine.clone(), shutdown.stop_token());
         shutdown.spawn(async move { timers.run(stop).await });
-        Ok(Self { engine, authenticator, access, ready })
+        Ok(Self { engine, authenticator, access, ready, server })
     }
 }
 
