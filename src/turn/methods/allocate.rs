@@ -8,6 +8,7 @@ use crate::stun::attribute::{self, Family};
 use crate::stun::{Message, Method};
 use crate::turn::allocation::{Made, PendingAllocation, Relayed, RelayedList, Wants};
 use crate::turn::answer::{Allocated, ErrorDetail, Head, Protection, Success};
+use crate::turn::deadlines::Tick;
 use crate::turn::long_term::Authenticated;
 use crate::turn::ports::Parity;
 use crate::turn::server::{Server, Step};
@@ -125,7 +126,7 @@ impl Server {
             Some(token) => {
                 let lease = self.shared.reservations.take(token, now.instant).ok_or(Reject::UnknownToken)?;
                 let family = Family::of(lease.local().ip());
-                let relayed = std::iter::once(Relayed { family, lease }).collect();
+                let relayed = std::iter::once(Relayed { family, lease, expires: Tick::default() }).collect();
                 Leased { relayed, reserve: None, family_error: None }
             }
             None => self.lease(wants)?,
@@ -159,7 +160,7 @@ impl Server {
             let random = self.random();
             let error = match self.shared.ports.lease(ipv6, wants.parity, random) {
                 Some((lease, pair)) => {
-                    leased.relayed.push(Relayed { family, lease });
+                    leased.relayed.push(Relayed { family, lease, expires: Tick::default() });
                     leased.reserve = pair;
                     continue;
                 }
