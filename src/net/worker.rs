@@ -318,7 +318,7 @@ impl Worker {
             let Some((stopped, bind)) = self.relay_datagrams(&from, listener, index, at, now) else { break };
             // Binding may close sockets, and give their numbers to others: what is queued goes first.
             let verdict = self.bound(Verdict::Bind(bind), now);
-            self.decided(verdict, &from, listener);
+            self.decided(&verdict, &from, listener);
             at = stopped + 1;
         }
         count
@@ -362,7 +362,7 @@ impl Worker {
     }
 
     /// Queues the answer to a request that needed sockets.
-    fn decided(&mut self, verdict: Verdict, from: &FiveTuple, listener: (RawFd, Option<IpAddr>)) {
+    fn decided(&mut self, verdict: &Verdict, from: &FiveTuple, listener: (RawFd, Option<IpAddr>)) {
         if let Verdict::Reply = verdict {
             let stake = Stake { direction: Direction::ToClient, relayed: None };
             self.sender.push(to(listener, from.client), self.server.reply(), stake);

@@ -37,6 +37,7 @@ pub(super) fn each(header: &msghdr, mut each: impl FnMut(c_int, c_int, &[u8])) {
     unsafe {
         let mut at = libc::CMSG_FIRSTHDR(header);
         while let Some(head) = at.as_ref() {
+            #[allow(clippy::unnecessary_cast, reason = "the type is another one on other systems")]
             let length = (head.cmsg_len as usize).saturating_sub(libc::CMSG_LEN(0) as usize);
             each(
                 head.cmsg_level,
