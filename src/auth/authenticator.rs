@@ -41,6 +41,17 @@ impl Default for Grants {
     }
 }
 
+/// What a caller shows to be let in.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Presented<'a> {
+    /// A token of the operator's application.
+    pub token: Option<&'a str>,
+    /// What an anonymous caller wants to be called; with a token the token's own names count.
+    pub name: Option<&'a str>,
+    /// The secret by which an anonymous caller stays the same user, 16 to 128 characters.
+    pub anonymous_key: Option<&'a str>,
+}
+
 /// Someone who was let in.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Caller {
@@ -70,6 +81,9 @@ pub enum Denied {
     /// A genuine token after its time.
     #[error("the token has expired")]
     Expired,
+    /// The secret of an anonymous caller has the wrong length.
+    #[error("anonymousKey has 16 to 128 characters")]
+    AnonymousKey,
 }
 
 impl Denied {
@@ -79,6 +93,7 @@ impl Denied {
         match self {
             Self::Missing | Self::Invalid => "NOT_AUTHENTICATED",
             Self::Expired => "TOKEN_EXPIRED",
+            Self::AnonymousKey => "VALIDATION_ERROR",
         }
     }
 }
@@ -110,21 +125,20 @@ impl Authenticator {
     }
 
     /// Lets a caller in or not. A token is always checked when there is one: a bad token never falls back to anonymous.
-    /// `name` is what an anonymous caller wants to be called; with a token the token's own names count.
     ///
     /// # Errors
     /// [`Denied`].
     pub fn authenticate(
         &self,
-        token: Option<&str>,
-        name: Option<&str>,
+        presented: Presented<'_>,
         peer: IpAddr,
         now_unix_ms: i64,
     ) -> Result<Caller, Denied> {
+        let Presented { token, name, anonymous_key } = presented;
         match (token, &self.verifier) {
             (Some(token), Some(verifier)) => verifier.verify(token, now_unix_ms),
             (Some(_), None) => Err(Denied::Invalid),
-            (None, _) if self.anonymous.admits(peer) => Ok(anonymous::caller(name)),
+            (None, _) if self.anonymous.admits(peer) => anonymous::caller(name, anonymous_key),
             (None, _) => Err(Denied::Missing),
         }
     }
@@ -150,20 +164,20 @@ mod tests {
     fn a_missing_token_is_anonymous_where_allowed_and_a_bad_one_is_refused() {
         let peer = "127.0.0.1".parse().unwrap();
         let open = with_tokens(Mode::Loopback);
-        assert!(open.authenticate(None, None, peer, 0).unwrap().user.starts_with(anonymous::PREFIX));
-        assert_eq!(open.authenticate(Some("x.y.z"), None, peer, 0), Err(Denied::Invalid));
-        assert_eq!(open.authenticate(Some(""), None, peer, 0), Err(Denied::Invalid));
-        assert_eq!(with_tokens(Mode::Off).authenticate(None, None, peer, 0), Err(Denied::Missing));
+        let token = |token| Presented { token: Some(token), ..Presented::default() };
+        let none = Presented::default();
+        assert!(open.authenticate(none, peer, 0).unwrap().user.starts_with(anonymous::PREFIX));
+        assert_eq!(open.authenticate(token("x.y.z"), peer, 0), Err(Denied::Invalid));
+        assert_eq!(open.authenticate(token(""), peer, 0), Err(Denied::Invalid));
+        assert_eq!(with_tokens(Mode::Off).authenticate(none, peer, 0), Err(Denied::Missing));
         let elsewhere = "192.0.2.1".parse().unwrap();
-        assert_eq!(open.authenticate(None, None, elsewhere, 0), Err(Denied::Missing));
+        assert_eq!(open.authenticate(none, elsewhere, 0), Err(Denied::Missing));
     }
 
     #[test]
     fn without_a_configured_key_every_token_is_refused() {
         let authenticator = Authenticator::new(Mode::Any, None);
-        assert_eq!(
-            authenticator.authenticate(Some("a.b.c"), None, "::1".parse().unwrap(), 0),
-            Err(Denied::Invalid)
-        );
+        let token = Presented { token: Some("a.b.c"), ..Presented::default() };
+        assert_eq!(authenticator.authenticate(token, "::1".parse().unwrap(), 0), Err(Denied::Invalid));
     }
 }
