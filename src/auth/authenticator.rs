@@ -2,6 +2,8 @@
 
 use std::net::IpAddr;
 
+use arc_swap::ArcSwap;
+
 use super::anonymous::{self, Mode};
 use super::token::{TokenConfig, Verifier};
 
@@ -85,7 +87,11 @@ impl Denied {
 
 /// Tells who a caller is, from its token or from having none.
 #[derive(Debug)]
-pub struct Authenticator {
+pub struct Authenticator(ArcSwap<Rules>);
+
+/// What a reload replaces as a whole.
+#[derive(Debug)]
+struct Rules {
     anonymous: Mode,
     verifier: Option<Verifier>,
 }
@@ -94,19 +100,24 @@ impl Authenticator {
     /// `token` is `None` where no JSON Web Tokens are configured.
     #[must_use]
     pub fn new(anonymous: Mode, token: Option<&TokenConfig>) -> Self {
-        Self { anonymous, verifier: token.map(Verifier::new) }
+        Self(ArcSwap::from_pointee(Rules { anonymous, verifier: token.map(Verifier::new) }))
+    }
+
+    /// Goes on with other rules, from the next caller on; whoever is in stays.
+    pub fn reconfigure(&self, anonymous: Mode, token: Option<&TokenConfig>) {
+        self.0.store(Rules { anonymous, verifier: token.map(Verifier::new) }.into());
     }
 
     /// Who may call without a token.
     #[must_use]
     pub fn anonymous(&self) -> Mode {
-        self.anonymous
+        self.0.load().anonymous
     }
 
     /// Whether any token can be accepted at all.
     #[must_use]
     pub fn takes_tokens(&self) -> bool {
-        self.verifier.is_some()
+        self.0.load().verifier.is_some()
     }
 
     /// Lets a caller in or not. A token is always checked when there is one: a bad token never falls back to anonymous.
@@ -121,10 +132,11 @@ impl Authenticator {
         peer: IpAddr,
         now_unix_ms: i64,
     ) -> Result<Caller, Denied> {
-        match (token, &self.verifier) {
+        let rules = self.0.load();
+        match (token, &rules.verifier) {
             (Some(token), Some(verifier)) => verifier.verify(token, now_unix_ms),
             (Some(_), None) => Err(Denied::Invalid),
-            (None, _) if self.anonymous.admits(peer) => Ok(anonymous::caller(name)),
+            (None, _) if rules.anonymous.admits(peer) => Ok(anonymous::caller(name)),
             (None, _) => Err(Denied::Missing),
         }
     }
@@ -156,6 +168,16 @@ mod tests {
         assert_eq!(with_tokens(Mode::Off).authenticate(None, None, peer, 0), Err(Denied::Missing));
         let elsewhere = "192.0.2.1".parse().unwrap();
         assert_eq!(open.authenticate(None, None, elsewhere, 0), Err(Denied::Missing));
+    }
+
+    #[test]
+    fn other_rules_hold_from_the_next_caller_on() {
+        let (peer, authenticator) = ("127.0.0.1".parse().unwrap(), Authenticator::new(Mode::Loopback, None));
+        assert!(authenticator.authenticate(None, None, peer, 0).is_ok());
+        let config = TokenConfig { secret: "x".repeat(32).into(), issuer: None, audience: None };
+        authenticator.reconfigure(Mode::Off, Some(&config));
+        assert_eq!(authenticator.authenticate(None, None, peer, 0), Err(Denied::Missing));
+        assert!(authenticator.takes_tokens());
     }
 
     #[test]

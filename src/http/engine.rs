@@ -13,7 +13,9 @@ use tokio_util::task::TaskTracker;
 use super::config::Limits;
 use super::session::{AckId, Bounds, Frame, Queue, Slow};
 use crate::metrics::Metrics;
-use crate::signaling::{Close, Event, Hub, Identity, Now, Output, Reject, Request, ServerEvent, SessionId};
+use crate::signaling::{
+    self, Close, Event, Hub, Identity, Now, Output, Reject, Request, ServerEvent, SessionId,
+};
 
 /// Where events of the call engine go. Called with the engine locked, so that events keep their order: it must not
 /// block and must not call the engine.
@@ -121,6 +123,11 @@ impl Engine {
                 () = due => self.input(|core, now| core.hub.on_timeout(now)),
             }
         }
+    }
+
+    /// Goes on with other limits, rates and timers of the hub.
+    pub fn reconfigure(&self, config: signaling::Config) {
+        self.core.lock().hub.reconfigure(config);
     }
 
     /// Stops accepting calls and tells every session when to reconnect.

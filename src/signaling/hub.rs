@@ -140,6 +140,11 @@ impl Hub {
         }
     }
 
+    /// Goes on with other limits, rates and timers. A timer that runs keeps its time until its call changes.
+    pub fn reconfigure(&mut self, config: Config) {
+        self.board.config = config;
+    }
+
     /// Stops accepting calls; sessions are told when to reconnect.
     pub fn drain(&mut self, _now: Now) {
         if std::mem::replace(&mut self.draining, true) {

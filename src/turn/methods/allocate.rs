@@ -12,7 +12,7 @@ use crate::turn::deadlines::Tick;
 use crate::turn::long_term::Authenticated;
 use crate::turn::ports::Parity;
 use crate::turn::server::{Server, Step};
-use crate::turn::{Bind, BindFailure, FiveTuple, Now, PortLease, Reject, RelayId, Verdict};
+use crate::turn::{Bind, BindFailure, EndReason, FiveTuple, Now, PortLease, Reject, RelayId, Verdict};
 
 use super::granted_lifetime;
 
@@ -104,6 +104,10 @@ impl Server {
             } else {
                 Err(Reject::FiveTupleInUse)
             };
+        }
+        // One that is over but for its timer goes first: its end must not take the new one's 5-tuple along.
+        if let Some(slot) = self.by_five_tuple.get(from).copied() {
+            self.end(slot, EndReason::Expired, now.instant);
         }
         if by.grant.expires_unix.is_some_and(|expires| expires <= now.unix) {
             return Err(Reject::ExpiredCredential);
