@@ -65,6 +65,10 @@ pub struct Server {
     folder: TempDir,
     /// STUN and TURN over UDP, in the order of `listen.udp`.
     pub udp: Vec<SocketAddr>,
+    /// TURN over TCP, in the order of `listen.tcp`.
+    pub tcp: Vec<SocketAddr>,
+    /// TURN over TLS, in the order of `listen.tls`.
+    pub tls: Vec<SocketAddr>,
     /// Signaling, REST, pages, health.
     pub http: SocketAddr,
     /// Prometheus.
@@ -77,9 +81,16 @@ impl Server {
     /// Tables are merged key by key; any other value replaces the base's.
     #[track_caller]
     pub fn start(config: &str) -> Self {
+        Self::start_with(&[config])
+    }
+
+    /// [`Server::start`] with several configurations, each over those before it.
+    #[track_caller]
+    pub fn start_with(configs: &[&str]) -> Self {
         let folder = TempDir::new().unwrap();
-        let config = merged(config);
-        let wanted = |name: &str| config["listen"][name].as_array().map_or(0, Vec::len);
+        let config = merged(configs);
+        let wanted =
+            |name: &str| config["listen"].get(name).and_then(toml::Value::as_array).map_or(0, Vec::len);
         let (mut child, log, readers) = spawn(&folder, &config);
         let mut ready_since: Option<Instant> = None;
         let addresses = eventually("every listener logs its address", || {
@@ -87,7 +98,7 @@ impl Server {
                 panic!("the server stopped at its start ({status}):\n{}", log.text());
             }
             let bound = log.listeners();
-            let all = ["udp", "http", "metrics"]
+            let all = ["udp", "tcp", "tls", "http", "metrics"]
                 .iter()
                 .all(|name| bound.get(*name).map_or(0, Vec::len) >= wanted(name));
             let http = bound.get("http").and_then(|list| list.first());
@@ -113,6 +124,8 @@ impl Server {
             http: only("http"),
             metrics: only("metrics"),
             udp: addresses.get("udp").cloned().unwrap_or_default(),
+            tcp: addresses.get("tcp").cloned().unwrap_or_default(),
+            tls: addresses.get("tls").cloned().unwrap_or_default(),
             child,
             log,
             readers,
@@ -126,7 +139,7 @@ impl Server {
     #[track_caller]
     pub fn refused(config: &str) -> String {
         let folder = TempDir::new().unwrap();
-        let (mut child, log, readers) = spawn(&folder, &merged(config));
+        let (mut child, log, readers) = spawn(&folder, &merged(&[config]));
         let status = wait(&mut child, "the server refuses its configuration");
         readers.into_iter().for_each(|reader| reader.join().unwrap());
         assert!(!status.success(), "the server accepted {config}:\n{}", log.text());
@@ -219,12 +232,14 @@ fn is_ready(http: SocketAddr) -> bool {
     http_get::get(http, "/readyz").is_ok_and(|(status, _)| status == 200)
 }
 
-fn merged(config: &str) -> toml::Table {
+fn merged(configs: &[&str]) -> toml::Table {
     let mut base: toml::Table = BASE.parse().unwrap();
     if std::env::var_os("TEST_WITHOUT_SEGMENTATION").is_some() {
         merge(&mut base, "relay.segmentation = false".parse().unwrap());
     }
-    merge(&mut base, config.parse().unwrap());
+    for config in configs {
+        merge(&mut base, config.parse().unwrap());
+    }
     base
 }
 
