@@ -28,6 +28,8 @@ wants() {
 wants turnutils_uclient coturn
 wants nft nftables
 wants ip iproute2
+wants ethtool ethtool
+wants tcpdump tcpdump
 wants chromium chromium fonts-dejavu-core
 wants node nodejs
 wants npm npm
