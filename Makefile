@@ -26,8 +26,9 @@ fmt:
 clippy:
 	cargo clippy --locked --all-targets -- -D warnings
 
+# Private items are documented too: whoever reads this is about to change them.
 doc:
-	RUSTDOCFLAGS="-D warnings" cargo doc --locked --no-deps
+	RUSTDOCFLAGS="-D warnings -A rustdoc::private_intra_doc_links" cargo doc --locked --no-deps --document-private-items
 
 deny:
 	tests/deny.sh
@@ -41,4 +42,4 @@ fuzz: ## random input against the pure modules: CASES=20000 of them for each pro
 
 demo-shot: install ## screenshots of a running call, in demo-shots/
 	cargo build --locked
-	npm --prefix tests/js run demo-shot
+	tests/demo-shot.sh

@@ -95,13 +95,16 @@ async fn serve(mut config: Config, sources: Sources, log: Log) -> Result<(), App
     }
     let listeners = Listeners::bind(&config)?;
     let relay = Relay::bind(config.net.clone())?;
-    let udp: Vec<SocketAddr> = relay.listeners().collect();
     let mut bound = listeners.addresses();
-    bound.extend(udp.iter().map(|address| ("udp", *address)));
+    bound.extend(relay.listeners());
     config.turn.peers.own_listeners.extend(bound.iter().map(|(_, address)| *address));
 
     let secrets = SharedSecrets::new(config.turn_secrets.clone());
-    let link = Link::new(secrets.clone(), config.ice_urls(&udp, &[], &[]), config.credential_ttl);
+    let of = |wanted| -> Vec<SocketAddr> {
+        bound.iter().filter(|(name, _)| *name == wanted).map(|(_, address)| *address).collect()
+    };
+    let urls = config.ice_urls(&of("udp"), &of("tcp"), &of("tls"));
+    let link = Link::new(secrets.clone(), urls, config.credential_ttl);
     let base = Base::start(&config, link).await?;
     let writer = tokio::spawn(base.records.clone().run(base.store.clone()));
     let relay = Arc::new(relay.start(relay_parts(&config, &base, secrets))?);
@@ -164,7 +167,12 @@ fn reload_parts(
         engine: web.engine.clone(),
         log,
         shutdown: base.shutdown.clone(),
-        certificate: Box::new(|| Ok(())),
+        certificate: Box::new({
+            let certificates = relay.certificates().cloned();
+            move || {
+                certificates.iter().try_for_each(|found| found.reload().map_err(|error| error.to_string()))
+            }
+        }),
         bound,
     }
 }

@@ -120,6 +120,12 @@ metrics! {
     relay_bytes: IntCounterVec = "passerelle_relay_bytes_total" ["direction"] NONE;
     /// Datagrams that were dropped, by direction and reason.
     relay_dropped: IntCounterVec = "passerelle_relay_dropped_total" ["direction", "reason"] NONE;
+    /// Open connections of TURN clients over TCP and TLS.
+    turn_connections: IntGaugeVec = "passerelle_turn_connections" ["transport"] NONE;
+    /// Connections of TURN clients that were given up before they authenticated, by reason.
+    turn_connections_refused: IntCounterVec = "passerelle_turn_connections_refused_total" ["reason"] NONE;
+    /// End of the validity of the TLS certificate in use, in seconds since the Unix epoch.
+    tls_certificate_expiry: IntGauge = "passerelle_tls_certificate_expiry_timestamp_seconds" [] NONE;
     /// Relay ports in use.
     relay_ports_used: IntGauge = "passerelle_relay_ports_used" [] NONE;
     /// Relay ports there are.

@@ -1,6 +1,14 @@
 //! The main job: two browsers, each behind a router of its own, in a call whose signaling, STUN and relay are one
 //! process. A cell for each kind of router, and in each the path that theory asks for.
 
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::print_stderr,
+    reason = "a test that cannot go on fails, and tells why"
+)]
+
 mod lab;
 
 use std::fs::File;
@@ -12,9 +20,11 @@ use std::time::{Duration, Instant};
 use lab::browser::Browser;
 use lab::{Host, Lab, Nat, SERVER};
 use serde_json::Value;
-use sqlx::Row;
+use sqlx::sqlite::{SqliteConnectOptions, SqliteRow};
+use sqlx::{Connection as _, Row as _, SqliteConnection};
 
 const PATIENCE: Duration = Duration::from_secs(60);
+const TOKEN_SECRET: &str = "another secret of a laboratory, longer than 32";
 /// Frames that both sides decode before and during the measurement: a few seconds of video.
 const FRAMES: u64 = 45;
 
@@ -37,6 +47,59 @@ fn two_browsers_behind_symmetric_nat_talk_through_the_relay() {
     call_through(Nat::Symmetric, "relay", |local, remote| local == "relay" || remote == "relay");
 }
 
+#[test]
+fn a_call_outlives_a_lost_signaling_connection() {
+    let _turn = one_cell_at_a_time();
+    let scratch = tempfile::tempdir().unwrap();
+    let lab = Lab::new(Nat::None);
+    let mut server = Server::start(&lab, scratch.path());
+    let mut ana = Browser::start(&lab, Host::A, scratch.path());
+    let mut bruno = Browser::start(&lab, Host::B, scratch.path());
+    server.wait_until_ready(&mut ana);
+
+    ana.ask(&format!("open http://{SERVER}:8080/ Ana blue token={}", token("ana")));
+    bruno.ask(&format!("open http://{SERVER}:8080/ Bruno blue token={}", token("bruno")));
+    ring_and_answer(&mut ana, &mut bruno);
+    for browser in [&mut ana, &mut bruno] {
+        browser.wait_for("connected", |state| state["state"] == "connected");
+    }
+    wait_for_frames(&mut ana, FRAMES);
+
+    ana.ask("drop");
+    ana.wait_for("back on the server", |state| state["server"] == "ready");
+    let seen = frames(&mut ana);
+    assert!(seen >= FRAMES, "media started over: {seen} frames");
+    wait_for_frames(&mut ana, seen + FRAMES);
+    assert_eq!(ana.ask("state")["state"], "connected");
+
+    ana.ask("hangup");
+    bruno.wait_for("hung up", |state| state["state"] == "idle" && state["lastEnd"] == "completed");
+    the_record_is_complete(&server.database);
+    let query = "SELECT reconnects FROM call_participants WHERE user_id = 'ana'";
+    let reconnects: i64 = row(&server.database, query).unwrap().get("reconnects");
+    assert_eq!(reconnects, 1);
+}
+
+#[test]
+fn a_lab_takes_everything_with_it_even_when_a_test_fails() {
+    let (tell, told) = std::sync::mpsc::channel();
+    let failing = std::thread::spawn(move || {
+        let lab = Lab::new(Nat::Symmetric);
+        let mut left_behind = lab.command(Host::A, "sleep").arg("1000").spawn().unwrap();
+        tell.send(lab.name().to_owned()).unwrap();
+        let lab = Some(lab);
+        let failure = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
+            let _lab = lab;
+            std::panic::resume_unwind(Box::new("as a failed assertion would"));
+        }));
+        assert!(failure.is_err());
+        left_behind.wait().unwrap()
+    });
+    let name = told.recv().unwrap();
+    assert!(!failing.join().unwrap().success(), "a program outlived its network");
+    assert!(!lab::namespaces().iter().any(|namespace| namespace.starts_with(&format!("{name}-"))));
+}
+
 /// Makes a call in one cell, and checks what the browsers, the metrics and the record say about it.
 fn call_through(nat: Nat, path: &str, fits: impl Fn(&str, &str) -> bool) {
     let _turn = one_cell_at_a_time();
@@ -49,10 +112,7 @@ fn call_through(nat: Nat, path: &str, fits: impl Fn(&str, &str) -> bool) {
 
     ana.ask(&format!("open http://{SERVER}:8080/ Ana blue"));
     bruno.ask(&format!("open http://{SERVER}:8080/ Bruno blue"));
-    ana.ask("call");
-    bruno.wait_for("the call rings", |state| state["state"] == "ringing");
-    bruno.ask("accept");
-
+    ring_and_answer(&mut ana, &mut bruno);
     for browser in [&mut ana, &mut bruno] {
         let state = browser.wait_for("connected on the expected path", |state| {
             state["state"] == "connected"
@@ -74,6 +134,12 @@ fn call_through(nat: Nat, path: &str, fits: impl Fn(&str, &str) -> bool) {
     assert!(metrics.sum("passerelle_stun_requests_total") > 0.0);
     assert_eq!(metrics.sum("passerelle_calls_started_total"), 1.0);
     assert_eq!(metrics.sum("passerelle_calls_ended_total"), 1.0);
+}
+
+fn ring_and_answer(ana: &mut Browser, bruno: &mut Browser) {
+    ana.ask("call");
+    bruno.wait_for("the call rings", |state| state["state"] == "ringing");
+    bruno.ask("accept");
 }
 
 /// Both sides decode video, and its bytes pass through the relay exactly when the path is `relay`. Connectivity checks
@@ -127,26 +193,24 @@ fn no_allocation_is_left(browser: &mut Browser) {
 }
 
 fn the_record_is_complete(database: &Path) {
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-    let url = format!("sqlite:{}", database.display());
-    let read = async || {
-        let pool = sqlx::SqlitePool::connect(&url).await.ok()?;
-        let row =
-            sqlx::query("SELECT status, ended_at, duration_s, participants_peak FROM calls").fetch_one(&pool);
-        let row = row.await.ok()?;
-        pool.close().await;
-        let ended_at: Option<i64> = row.get("ended_at");
-        Some((
-            row.get::<String, _>("status"),
-            ended_at?,
-            row.get::<i64, _>("duration_s"),
-            row.get::<i64, _>("participants_peak"),
-        ))
-    };
-    let (status, _, duration, peak) = eventually("the record has its end", || runtime.block_on(read()));
-    assert_eq!(status, "completed");
+    let query = "SELECT status, duration_s, participants_peak FROM calls WHERE ended_at IS NOT NULL";
+    let row = eventually("the record has its end", || row(database, query));
+    assert_eq!(row.get::<String, _>("status"), "completed");
+    let duration: i64 = row.get("duration_s");
     assert!((1..600).contains(&duration), "a call of some seconds lasted {duration} s by its record");
-    assert_eq!(peak, 2);
+    assert_eq!(row.get::<i64, _>("participants_peak"), 2);
+}
+
+/// The first row of a query; `None` while there is none, or no database yet.
+fn row(database: &Path, query: &'static str) -> Option<SqliteRow> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    let options = SqliteConnectOptions::new().filename(database);
+    runtime.block_on(async {
+        let mut connection = SqliteConnection::connect_with(&options).await.ok()?;
+        let row = sqlx::query(query).fetch_optional(&mut connection).await.ok().flatten();
+        connection.close().await.ok()?;
+        row
+    })
 }
 
 /// Two browsers are enough for one machine.
@@ -234,6 +298,15 @@ impl Drop for Server {
     }
 }
 
+/// A token that the server accepts.
+fn token(user: &str) -> String {
+    let expires =
+        std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap().as_secs() + 3600;
+    let claims = serde_json::json!({ "sub": user, "exp": expires });
+    let key = jsonwebtoken::EncodingKey::from_secret(TOKEN_SECRET.as_bytes());
+    jsonwebtoken::encode(&jsonwebtoken::Header::default(), &claims, &key).unwrap()
+}
+
 fn configuration(database: &Path) -> String {
     format!(
         r#"
@@ -251,6 +324,8 @@ addresses = ["{SERVER}"]
 [auth]
 anonymous = "any"
 anonymous_in_public = true
+[auth.jwt]
+secret = "{TOKEN_SECRET}"
 [store]
 url = "sqlite:{}"
 "#,

@@ -27,6 +27,7 @@ const PATHS = ['direct', 'stun', 'relay'];
  * @property {string | undefined} name
  * @property {boolean} audioEnabled
  * @property {boolean} videoEnabled
+ * @property {boolean} reconnecting its signaling is interrupted; media may flow all the same
  *
  * @typedef {object} Ending
  * @property {string} reason `completed`, `declined`, `cancelled`, `missed`, `connectionLost`, …
@@ -220,6 +221,8 @@ export class Call extends Emitter {
         return this.#forget(payload.participantId ?? payload.userId);
       case 'call:signal':
         return this.#onSignal(payload);
+      case 'call:participant-state':
+        return this.#update(payload, { reconnecting: payload.state === 'reconnecting' });
       case 'call:media-toggled':
         return this.#onToggled(payload);
       case 'call:declined':
@@ -264,17 +267,21 @@ export class Call extends Emitter {
     peer.handle(signal);
   }
 
-  #onToggled({ participantId, userId, mediaType, enabled }) {
+  #onToggled({ mediaType, enabled, ...payload }) {
+    if (mediaType === 'audio') this.#update(payload, { audioEnabled: enabled });
+    if (mediaType === 'video') this.#update(payload, { videoEnabled: enabled });
+  }
+
+  #update({ participantId, userId }, change) {
     const participant = this.participants.get(participantId ?? userId);
     if (!participant) return;
-    if (mediaType === 'audio') participant.audioEnabled = enabled;
-    if (mediaType === 'video') participant.videoEnabled = enabled;
+    Object.assign(participant, change);
     this.#announceParticipants();
   }
 
-  #learn(id, { displayName, username, isAudioEnabled = true, isVideoEnabled = true }) {
+  #learn(id, { displayName, username, state, isAudioEnabled: audioEnabled = true, isVideoEnabled: videoEnabled = true }) {
     const name = displayName ?? username ?? this.participants.get(id)?.name;
-    this.participants.set(id, { id, name, audioEnabled: isAudioEnabled, videoEnabled: isVideoEnabled });
+    this.participants.set(id, { id, name, audioEnabled, videoEnabled, reconnecting: state === 'grace' });
     this.#announceParticipants();
   }
 

@@ -22,6 +22,8 @@ let call;
 let media;
 let me = '';
 let room = '';
+/** @type {string | undefined} for servers that admit nobody without: `#token=…`, which no server sees in a log */
+let token;
 
 /** For the console, and for whoever drives this page. */
 globalThis.passerelle = {
@@ -52,7 +54,7 @@ const ERRORS = {
   NOT_CONNECTED: 'The connection to the server is down. It is being restored; try again in a moment.',
   UNREACHABLE: 'The server cannot be reached. Is it running, and does it allow this page to connect?',
   TIMEOUT: 'The server did not answer in time. Try again.',
-  NOT_AUTHENTICATED: 'This server wants a token and does not admit anonymous callers from here (see auth.anonymous).',
+  NOT_AUTHENTICATED: 'This server wants a token: open this page with #token=…, or see auth.anonymous in its configuration.',
   PERMISSION_DENIED: 'The server does not allow this.',
   RATE_LIMIT_EXCEEDED: 'That was a little fast for the server. Wait a moment and try again.',
   CALL_NOT_FOUND: 'This call no longer exists.',
@@ -82,8 +84,10 @@ function become(state) {
   show('room-view', state !== 'lobby');
   $('stage').classList.toggle('in-call', inCall);
   $('state-text').textContent = STATES[state]?.() ?? '';
-  $('waiting-text').textContent = state === 'calling' ? `Ringing everyone in “${room}”…` : 'Connecting…';
-  show('waiting', state === 'calling' || (state === 'connecting' && $('tiles').childElementCount === 0));
+  const alone = inCall && $('tiles').childElementCount === 0;
+  const waitingFor = call?.connectedAt ? 'Everyone else has left' : 'Connecting…';
+  $('waiting-text').textContent = state === 'calling' ? `Ringing everyone in “${room}”…` : waitingFor;
+  show('waiting', state === 'calling' || alone);
   show('call', state === 'idle' || state === 'ringing');
   show('hangup', inCall || state === 'calling');
   show('copy-link', !inCall);
@@ -154,6 +158,7 @@ function showParticipants(participants) {
     const hasStream = Boolean(tile.querySelector('video').srcObject);
     tile.dataset.audio = participant.audioEnabled ? 'on' : 'off';
     tile.dataset.video = !participant.videoEnabled ? 'off' : hasStream ? 'on' : 'none';
+    tile.dataset.link = participant.reconnecting ? 'reconnecting' : 'up';
     tile.querySelector('.avatar').textContent = initials(name);
     tile.querySelector('.who').textContent = name;
   }
@@ -245,7 +250,7 @@ async function enter() {
   notify('');
   showServer('connecting');
   try {
-    client = await connect({ name: me });
+    client = await connect({ name: me, token });
     client.on('state', showServer);
     client.on('incoming', onIncoming);
     client.on('closed', onClosed);
@@ -350,6 +355,7 @@ function prefill() {
   const link = new URLSearchParams(location.hash.slice(1));
   const pick = (words) => words[Math.floor(Math.random() * words.length)];
   const invented = `${pick(['Calm', 'Bright', 'Swift', 'Merry', 'Gentle'])} ${pick(['Otter', 'Heron', 'Lynx', 'Finch', 'Fox'])}`;
+  token = link.get('token') ?? undefined;
   $('name').value = link.get('name') ?? invented;
   $('room').value = link.get('room') ?? 'demo';
   ($('name').value && link.get('name') ? $('enter') : $('name')).focus();

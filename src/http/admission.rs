@@ -89,9 +89,9 @@ pub(crate) struct Visitor {
 pub(crate) struct Place(Arc<Mutex<Option<OwnedSemaphorePermit>>>);
 
 impl Place {
-    /// Gives the place back.
-    pub(crate) fn leave(&self) {
-        self.0.lock().take();
+    /// Gives the place back. False when it was given back before.
+    pub(crate) fn leave(&self) -> bool {
+        self.0.lock().take().is_some()
     }
 }
 
@@ -168,21 +168,28 @@ impl Admission {
         }
     }
 
+    /// Counts a new transport or session of an address.
+    ///
+    /// # Errors
+    /// The address opens too many.
+    pub(crate) fn count(&self, peer: IpAddr) -> Result<(), Refusal> {
+        let (rate, burst) = (self.limits.connections_per_second, self.limits.connections_burst);
+        let moment = Instant::now();
+        let mut table = self.connections.lock();
+        let bucket = table.entry(network(peer), |bucket| bucket.is_full(moment, rate));
+        if bucket.take(moment, rate, burst) {
+            return Ok(());
+        }
+        self.metrics.signaling_rate_limited.with_label_values(&["connections"]).inc();
+        Err(Refusal::connections())
+    }
+
     /// Admits a new transport of an address.
     ///
     /// # Errors
     /// The address opens too many, or too many of all addresses have not authenticated yet.
     pub(crate) fn connect(&self, peer: IpAddr) -> Result<Place, Refusal> {
-        let (rate, burst) = (self.limits.connections_per_second, self.limits.connections_burst);
-        let admitted = {
-            let mut table = self.connections.lock();
-            let moment = Instant::now();
-            table.entry(network(peer), |bucket| bucket.is_full(moment, rate)).take(moment, rate, burst)
-        };
-        if !admitted {
-            self.metrics.signaling_rate_limited.with_label_values(&["connections"]).inc();
-            return Err(Refusal::connections());
-        }
+        self.count(peer)?;
         match Arc::clone(&self.unauthenticated).try_acquire_owned() {
             Ok(permit) => Ok(Place(Arc::new(Mutex::new(Some(permit))))),
             Err(_) => {

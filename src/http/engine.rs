@@ -37,12 +37,15 @@ const REQUESTS: &[&str] = &[
     "call:signal",
     "call:toggle-audio",
     "call:toggle-video",
+    "call:toggle-screen",
     "call:leave",
     "call:decline",
     "call:end",
     "call:request-ice-servers",
+    "call:heartbeat",
     "room:join",
     "room:leave",
+    "session:bye",
 ];
 
 /// The call engine with its sessions' queues and its clock. Cheap to share, short to lock: nothing waits inside.
@@ -225,8 +228,13 @@ impl Engine {
         });
     }
 
-    /// Answers a request that never reached the hub.
-    pub(crate) fn refuse(&self, session: SessionId, frame: Frame) {
+    /// Refuses a request that is none, so that the hub never sees it.
+    pub(crate) fn refuse(&self, session: SessionId, reject: &Reject, ack: Option<AckId>) {
+        self.metrics.signaling_errors.with_label_values(&[reject.code()]).inc();
+        let frame = match ack {
+            Some(id) => Frame::Ack { id, outcome: Err(reject.to_json()) },
+            None => Frame::Event { name: "call:error", payload: reject.to_json() },
+        };
         self.input(|core, now| {
             let full = core.sessions.get(&session).is_some_and(|open| open.queue.push(frame).is_err());
             if full {

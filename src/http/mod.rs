@@ -2,9 +2,9 @@
 //!
 //! Owns the [`Engine`] (the call engine with its clock and its sessions' queues) and every HTTP connection. Must not
 //! know the relay or the database: it is handed a way to mint ICE servers, a [`CallStore`] and a sink for events.
-//! Driven by its clients and by `app`, which binds the sockets and calls [`serve`].
+//! Driven by its clients and by `app`, which binds the sockets and calls [`serve()`].
 //!
-//! A message's way: [`serve`] → [`admission`] (who, from where) → `websocket` or `socketio` (framing) → [`Engine`] →
+//! A message's way: [`serve()`] → `admission` (who, from where) → `websocket` or `socketio` (framing) → [`Engine`] →
 //! `session` (bounded queue) → the transports of the receivers.
 
 mod admission;

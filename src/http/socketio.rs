@@ -21,12 +21,12 @@ use socketioxide::socket::Socket;
 use socketioxide::{ParserConfig, SendError, SocketError, SocketIo};
 
 use super::Shared;
-use super::admission::{Place, Visitor, bearer};
+use super::admission::{NotAdmitted, Place, Visitor, bearer};
 use super::engine::{Opened, SOCKETIO};
 use super::frame::depth_exceeds;
-use super::refusal::error_json;
 use super::session::{AckId, Frame, Next, Queue};
-use crate::signaling::{Close, Identity, Request as SignalRequest, SessionId};
+use crate::auth;
+use crate::signaling::{Close, Identity, Reject, Request as SignalRequest, SessionId};
 
 /// Packets the library holds for one connection. Small, because it counts packets and not bytes: the queue of the
 /// session, which counts both, is in front of it.
@@ -136,15 +136,16 @@ async fn admit(shared: Arc<Shared>, socket: Whole, auth: Option<Json>) -> Result
     let parts = socket.req_parts();
     let Some(visitor) = parts.extensions.get::<Visitor>().copied() else { return Err("INTERNAL") };
     let identity = authenticate(&shared, visitor, parts, auth.as_ref()).await?;
-    if let Some(place) = parts.extensions.get::<Place>() {
-        place.leave();
+    // A connection may open its first session; more of them count like connections.
+    if !parts.extensions.get::<Place>().is_some_and(Place::leave) {
+        shared.admission.count(visitor.peer).map_err(|refusal| refusal.code)?;
     }
     let opened = shared.engine.open(identity, SOCKETIO, None).map_err(|reject| reject.code())?;
     let Opened { session, queue } = opened;
     let transport = Arc::new(Transport { shared, session, queue });
     let on_event = Arc::clone(&transport);
     socket.on_fallback(move |event: Inbound| {
-        on_event.receive(event);
+        on_event.receive(&event);
         ready(())
     });
     let on_disconnect = Arc::clone(&transport);
@@ -166,10 +167,10 @@ async fn authenticate(
     let text = |name: &str| auth.and_then(|auth| auth.get(name)).and_then(Json::as_str);
     let token = match text("token").or_else(|| text("authToken")) {
         Some(token) => Some(token.to_owned()),
-        None => bearer(&parts.headers, parts.uri.query()).map_err(|denied| denied.code())?,
+        None => bearer(&parts.headers, parts.uri.query()).map_err(auth::Denied::code)?,
     };
     let admitted = shared.admission.authenticate(token.as_deref(), text("name"), visitor).await;
-    admitted.map_err(|reason| reason.code())
+    admitted.map_err(NotAdmitted::code)
 }
 
 /// An event as it came: its JSON text is parsed here, where its depth is limited.
@@ -196,29 +197,29 @@ impl FromMessageParts<LocalAdapter> for Inbound {
 
 impl Inbound {
     /// Name and payload of the event; an event without a payload has an empty one.
-    fn parse(&self, max_depth: usize) -> Result<(String, Json), Json> {
+    fn parse(&self, max_depth: usize) -> Result<(String, Json), Reject> {
         if self.binary {
-            return Err(error_json("BINARY_UNSUPPORTED", "send JSON only"));
+            return Err(Reject::BinaryUnsupported);
         }
-        let malformed = || error_json("VALIDATION_ERROR", "not an event with one object");
+        const MALFORMED: Reject = Reject::Invalid { field: "payload", why: "has to be one object" };
         // The array around name and payload is the framing's.
         if depth_exceeds(&self.text, max_depth + 1) {
-            return Err(error_json("VALIDATION_ERROR", "nested too deep"));
+            return Err(Reject::Invalid { field: "payload", why: "is nested too deep" });
         }
-        let mut items: Vec<Json> = serde_json::from_str(&self.text).map_err(|_| malformed())?;
+        let mut items: Vec<Json> = serde_json::from_str(&self.text).map_err(|_| MALFORMED)?;
         if items.len() > 2 {
-            return Err(malformed());
+            return Err(MALFORMED);
         }
         let payload = if items.len() == 2 { items.pop() } else { None };
         match items.pop() {
             Some(Json::String(event)) => Ok((event, payload.unwrap_or_else(|| json!({})))),
-            _ => Err(malformed()),
+            _ => Err(MALFORMED),
         }
     }
 }
 
 impl Transport {
-    fn receive(&self, inbound: Inbound) {
+    fn receive(&self, inbound: &Inbound) {
         let ack = inbound.ack.map(AckId::Number);
         match inbound.parse(self.shared.limits.json_depth) {
             Ok((event, payload)) => {
@@ -226,13 +227,7 @@ impl Transport {
                     SignalRequest { event, payload, wants_ack: ack.is_some(), size: inbound.text.len() };
                 self.shared.engine.handle(self.session, request, ack);
             }
-            Err(error) => {
-                let frame = match ack {
-                    Some(id) => Frame::Ack { id, outcome: Err(error) },
-                    None => Frame::Event { name: "call:error", payload: error },
-                };
-                self.shared.engine.refuse(self.session, frame);
-            }
+            Err(reject) => self.shared.engine.refuse(self.session, &reject, ack),
         }
     }
 }

@@ -12,6 +12,14 @@ use crate::turn::RelayId;
 /// The token of the worker's waker.
 pub(super) const WAKER: Token = Token(usize::MAX);
 
+/// Tokens of connections: this bit and their index.
+const STREAM: usize = 1 << (usize::BITS - 1);
+
+/// The token of a connection.
+pub(super) const fn stream_token(index: usize) -> Token {
+    Token(STREAM | index)
+}
+
 /// What a token stands for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Owner {
@@ -19,6 +27,8 @@ pub(super) enum Owner {
     Listener(usize),
     /// A relayed transport address.
     Relay(RelayId),
+    /// A client's connection, by its index.
+    Stream(usize),
 }
 
 /// A socket of the worker.
@@ -95,6 +105,9 @@ impl Sockets {
 
     /// What a token stands for.
     pub(super) fn owner(&self, token: Token) -> Owner {
+        if token.0 & STREAM != 0 {
+            return Owner::Stream(token.0 & !STREAM);
+        }
         match token.0.checked_sub(self.listeners.len()) {
             None => Owner::Listener(token.0),
             Some(index) => {
@@ -104,10 +117,11 @@ impl Sockets {
         }
     }
 
-    /// The socket of an owner; `None` once it is closed.
+    /// The UDP socket of an owner; `None` once it is closed.
     pub(super) fn find_mut(&mut self, owner: Owner) -> Option<&mut Socket> {
         match owner {
             Owner::Listener(index) => self.listeners.get_mut(index),
+            Owner::Stream(_) => None,
             Owner::Relay(id) => {
                 self.relays.get_mut(id.slot as usize)?.get_mut(family_index(id.family))?.as_mut()
             }

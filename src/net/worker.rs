@@ -7,10 +7,13 @@ use std::sync::mpsc;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use mio::{Events, Poll};
-use prometheus::{Histogram, IntCounter};
+use prometheus::{Histogram, IntCounter, IntCounterVec, IntGaugeVec};
 
 use super::sockets::{Owner, Socket, Sockets, WAKER};
+use super::stream::Connection;
+use super::streams::Streams;
 use super::udp::{self, BATCH, Message, Options, Payload, Receiver, Sender, Unsent};
+use crate::metrics::Metrics;
 use crate::turn::{
     Bind, BindFailure, Direction, DropReason, Event, FiveTuple, Keys, Now, Output, RelayId, Server, Settings,
     Transport, Verdict,
@@ -21,6 +24,8 @@ const BATCHES_PER_TURN: usize = 8;
 
 /// What the rest of the process asks of a worker.
 pub(super) enum Command {
+    /// Serve a connection from now on.
+    Adopt(Box<Connection>),
     /// End the allocations of a call.
     RevokeCall(Arc<str>),
     /// Go on with a changed configuration.
@@ -35,20 +40,36 @@ pub(super) struct Gauges {
     pub(super) received: Histogram,
     pub(super) sent: Histogram,
     pub(super) overflow: IntCounter,
+    pub(super) connections: IntGaugeVec,
+    pub(super) refused: IntCounterVec,
+}
+
+impl Gauges {
+    /// Finds the worker's metrics.
+    pub(super) fn new(metrics: &Metrics) -> prometheus::Result<Self> {
+        Ok(Self {
+            received: metrics.relay_batch_size.get_metric_with_label_values(&["receive"])?,
+            sent: metrics.relay_batch_size.get_metric_with_label_values(&["send"])?,
+            overflow: metrics.socket_receive_overflow.clone(),
+            connections: metrics.turn_connections.clone(),
+            refused: metrics.turn_connections_refused.clone(),
+        })
+    }
 }
 
 /// What a queued message is worth, should it not be sent.
 #[derive(Debug, Clone, Copy)]
-struct Stake {
-    direction: Direction,
+pub(super) struct Stake {
+    pub(super) direction: Direction,
     /// Relayed bytes; `None` for an answer of our own.
-    relayed: Option<usize>,
+    pub(super) relayed: Option<usize>,
 }
 
 /// A worker, ready to run.
 pub(super) struct Worker {
     pub(super) poll: Poll,
     pub(super) sockets: Sockets,
+    pub(super) streams: Streams,
     pub(super) server: Server,
     pub(super) commands: mpsc::Receiver<Command>,
     pub(super) relay_options: Options,
@@ -71,7 +92,7 @@ impl Outbox {
         Self { sender: Sender::new(), stakes: Vec::new() }
     }
 
-    fn push(&mut self, message: Message, head: &[u8], stake: Stake) {
+    pub(super) fn push(&mut self, message: Message, head: &[u8], stake: Stake) {
         self.sender.push(message, head);
         self.stakes.push(stake);
     }
@@ -103,7 +124,10 @@ impl Worker {
                 return Ok(());
             }
             for owner in ready.drain(..) {
-                self.turn(owner);
+                match owner {
+                    Owner::Stream(index) => self.stream_turn(index),
+                    Owner::Listener(_) | Owner::Relay(_) => self.turn(owner),
+                }
             }
             self.on_timeout();
         }
@@ -111,7 +135,8 @@ impl Worker {
 
     fn wait(&mut self, events: &mut Events) -> io::Result<()> {
         let timeout = if self.unfinished.is_empty() {
-            self.server.poll_timeout().map(|at| at.saturating_duration_since(Instant::now()))
+            let next = self.server.poll_timeout().into_iter().chain(self.streams.next_deadline()).min();
+            next.map(|at| at.saturating_duration_since(Instant::now()))
         } else {
             Some(Duration::ZERO)
         };
@@ -125,9 +150,11 @@ impl Worker {
     fn obey(&mut self) -> bool {
         while let Ok(command) = self.commands.try_recv() {
             match command {
+                Command::Adopt(connection) => self.adopt(*connection),
                 Command::RevokeCall(call) => self.server.revoke_call(&call, now()),
                 Command::Reconfigure(settings, keys) => self.server.reconfigure(settings, keys),
                 Command::Stop => {
+                    self.close_streams(now());
                     self.server.shut_down(now());
                     self.drain_outputs();
                     return true;
@@ -142,6 +169,9 @@ impl Worker {
         if self.server.poll_timeout().is_some_and(|at| at <= Instant::now()) {
             self.server.on_timeout(now());
             self.drain_outputs();
+        }
+        if self.streams.next_deadline().is_some_and(|at| at <= Instant::now()) {
+            self.close_idle_streams(now());
         }
     }
 
@@ -174,11 +204,12 @@ impl Worker {
         let now = now();
         for index in 0..count {
             match owner {
-                Owner::Listener(_) => self.relay_client(owner, index, now),
                 Owner::Relay(id) => self.relay_peer(id, index, now),
+                Owner::Listener(_) | Owner::Stream(_) => self.relay_client(owner, index, now),
             }
         }
         self.flush();
+        self.flush_streams(now);
         self.drain_outputs();
     }
 
@@ -197,11 +228,8 @@ impl Worker {
             transport: Transport::Udp,
         };
         let listener = (socket.descriptor(), datagram.destination);
-        let mut verdict = server.on_client(&from, datagram.bytes, now);
-        while let Verdict::Bind(bind) = verdict {
-            verdict = self.bind(bind, now);
-        }
-        match verdict {
+        let verdict = server.on_client(&from, datagram.bytes, now);
+        match self.bound(verdict, now) {
             Verdict::Reply => {
                 let message = to(listener, from.client);
                 self.sender.push(
@@ -222,7 +250,7 @@ impl Worker {
     }
 
     fn relay_peer(&mut self, id: RelayId, index: usize, now: Now) {
-        let Self { receiver, server, sockets, gauges, sender, .. } = self;
+        let Self { receiver, server, sockets, gauges, sender, streams, .. } = self;
         let Some(socket) = sockets.find_mut(Owner::Relay(id)) else { return };
         let Some(datagram) = receiver.datagram(index) else {
             server.stats().dropped(Direction::ToClient, DropReason::Truncated, 1);
@@ -234,6 +262,12 @@ impl Worker {
         else {
             return;
         };
+        if client.transport.is_stream() {
+            if !streams.relay(&client, prefix.as_slice(), datagram.bytes, padding) {
+                server.stats().unsent(Direction::ToClient, DropReason::SendBuffer, length);
+            }
+            return;
+        }
         let Some((descriptor, wildcard)) = sockets.listener(client.server) else { return };
         let source = wildcard.then(|| client.server.ip());
         let payload = Some(Payload { datagram: index, range: 0..length });
@@ -243,6 +277,14 @@ impl Worker {
             prefix.as_slice(),
             Stake { direction: Direction::ToClient, relayed: Some(length) },
         );
+    }
+
+    /// Carries out what a verdict asks for until it asks for no more sockets.
+    pub(super) fn bound(&mut self, mut verdict: Verdict, now: Now) -> Verdict {
+        while let Verdict::Bind(bind) = verdict {
+            verdict = self.bind(bind, now);
+        }
+        verdict
     }
 
     /// Binds the sockets of an allocation, all or none, and goes on with its answer.
@@ -276,7 +318,7 @@ impl Worker {
         self.server.on_bound(bind, result, now)
     }
 
-    fn flush(&mut self) {
+    pub(super) fn flush(&mut self) {
         let Self { sender: Outbox { sender, stakes }, receiver, server, gauges, .. } = self;
         if stakes.is_empty() {
             return;
@@ -299,7 +341,7 @@ impl Worker {
         stakes.clear();
     }
 
-    fn drain_outputs(&mut self) {
+    pub(super) fn drain_outputs(&mut self) {
         while let Some(output) = self.server.poll_output() {
             match output {
                 Output::Close { relay, lease } => {
@@ -313,6 +355,9 @@ impl Worker {
 }
 
 /// A message without content from a socket to an address.
-const fn to((socket, source): (std::os::fd::RawFd, Option<IpAddr>), destination: SocketAddr) -> Message {
+pub(super) const fn to(
+    (socket, source): (std::os::fd::RawFd, Option<IpAddr>),
+    destination: SocketAddr,
+) -> Message {
     Message { socket, destination, source, payload: None, padding: 0, dont_fragment: false }
 }

@@ -43,7 +43,7 @@ pub enum DenyRule {
 }
 
 impl DenyRule {
-    /// Every rule, in the order of [`DenyRule::index`].
+    /// Every rule, in the order of `DenyRule::index`.
     pub const ALL: [Self; 15] = [
         Self::Unspecified,
         Self::Loopback,

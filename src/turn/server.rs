@@ -406,6 +406,11 @@ impl Server {
         }
     }
 
+    /// Whether a client has an allocation.
+    pub fn serves(&self, client: &FiveTuple) -> bool {
+        self.by_five_tuple.contains_key(client)
+    }
+
     /// Ends the allocation of a client whose connection is gone.
     pub fn disconnect(&mut self, client: &FiveTuple, now: Now) {
         if let Some(slot) = self.by_five_tuple.get(client).copied() {

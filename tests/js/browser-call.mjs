@@ -5,9 +5,10 @@
 // A command a line in, JSON a line out. Each command has one line {"reply": command, …} or {"reply": command, "error": …};
 // besides, every change of the page's state is told as {"event": "state", …}.
 //
-//   open URL NAME ROOM [relay]   starts the browser and enters the room
+//   open URL NAME ROOM [relay] [token=…]   starts the browser and enters the room
 //   state                        what the page says: state, path, candidate types, framesDecoded
 //   call | accept | decline | hangup
+//   drop                         cuts the signaling connection, and waits until the page has noticed
 //   stats                        the statistics of every connection
 //   shot FILE                    a screenshot
 //   get URL                      {status, body}; 0 when there is no answer
@@ -35,18 +36,28 @@ const click = async (selector) => {
 };
 
 const commands = {
-  async open(url, name, room, relay) {
+  async open(url, name, room, ...options) {
     context = await openBrowser({ origin: new URL(url).origin, profile });
     page = context.pages()[0] ?? (await context.newPage());
     page.on('console', (message) => console.error(`console ${message.type()}: ${message.text()}`));
     page.on('pageerror', (error) => console.error(`page error: ${error.stack}`));
     await page.exposeFunction('tellState', (state) => say({ event: 'state', ...state }));
-    await page.goto(`${url}#${new URLSearchParams({ room, name })}`);
+    await page.addInitScript(() => {
+      globalThis.sockets = [];
+      globalThis.WebSocket = class extends WebSocket {
+        constructor(...args) {
+          super(...args);
+          globalThis.sockets.push(this);
+        }
+      };
+    });
+    const token = options.find((option) => option.startsWith('token='))?.slice('token='.length);
+    await page.goto(`${url}#${new URLSearchParams({ room, name, ...(token && { token }) })}`);
     await page.evaluate(() => {
       const tell = () => globalThis.tellState({ ...document.body.dataset });
       new MutationObserver(tell).observe(document.body, { attributeFilter: ['data-state', 'data-path'] });
     });
-    if (relay) await page.click('label:has(#relay-only)');
+    if (options.includes('relay')) await page.click('label:has(#relay-only)');
     await page.click('#enter');
     await page.waitForFunction(() => document.body.dataset.state !== 'lobby', undefined, { timeout: CLICK_TIMEOUT_MS });
     return readState();
@@ -56,6 +67,12 @@ const commands = {
   accept: () => click('#accept'),
   decline: () => click('#decline'),
   hangup: () => click('#hangup'),
+  async drop() {
+    await page.evaluate(() => globalThis.sockets.at(-1).close());
+    const noticed = () => globalThis.sockets.at(-2)?.readyState === WebSocket.CLOSED || document.body.dataset.server !== 'ready';
+    await page.waitForFunction(noticed, undefined, { timeout: CLICK_TIMEOUT_MS });
+    return readState();
+  },
   stats: async () => ({
     peers: await page.evaluate(async () => Object.fromEntries((await globalThis.passerelle.call?.stats()) ?? [])),
   }),

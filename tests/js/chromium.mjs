@@ -14,6 +14,9 @@ const QUIET = [
   '--autoplay-policy=no-user-gesture-required',
 ];
 
+/** A browser that starts on a busy machine needs its time. */
+const START_TIMEOUT_MS = 80_000;
+
 const FAKE_MEDIA = ['--use-fake-device-for-media-stream=fps=15', '--use-fake-ui-for-media-stream'];
 
 /**
@@ -28,6 +31,7 @@ const FAKE_MEDIA = ['--use-fake-device-for-media-stream=fps=15', '--use-fake-ui-
 export function open({ origin, profile = '', fakeMedia = true, context = {} }) {
   return chromium.launchPersistentContext(profile, {
     executablePath: process.env.CHROMIUM ?? '/usr/bin/chromium',
+    timeout: START_TIMEOUT_MS,
     // Host candidates carry addresses, not mDNS names that nobody in the namespaces answers for.
     args: [
       ...QUIET,

@@ -151,6 +151,11 @@ impl Lab {
         command
     }
 
+    /// What the names of all its namespaces start with.
+    pub(crate) fn name(&self) -> &str {
+        &self.name
+    }
+
     fn namespace(&self, role: &str) -> String {
         format!("{}-{role}", self.name)
     }
@@ -174,7 +179,8 @@ fn sweep() {
     }
 }
 
-fn namespaces() -> Vec<String> {
+/// Every network namespace of this machine that has a name.
+pub(crate) fn namespaces() -> Vec<String> {
     let listed = Command::new("ip").args(["netns", "list"]).output();
     let text = listed.map(|output| String::from_utf8_lossy(&output.stdout).into_owned()).unwrap_or_default();
     text.lines().filter_map(|line| line.split_whitespace().next()).map(str::to_owned).collect()

@@ -87,6 +87,7 @@ impl Server {
         let config = merged(config);
         let wanted = |name: &str| config["listen"][name].as_array().map_or(0, Vec::len);
         let (mut child, log, readers) = spawn(&folder, &config, environment);
+        let mut ready_since: Option<Instant> = None;
         let addresses = eventually("every listener logs its address", || {
             if let Some(status) = child.try_wait().unwrap() {
                 panic!("the server stopped at its start ({status}):\n{}", log.text());
@@ -95,6 +96,16 @@ impl Server {
             let all = ["udp", "http", "metrics"]
                 .iter()
                 .all(|name| bound.get(*name).map_or(0, Vec::len) >= wanted(name));
+            let http = bound.get("http").and_then(|list| list.first());
+            if !all && http.is_some_and(|address| is_ready(*address)) {
+                // Its log may be a little behind, but not for long.
+                let since = *ready_since.get_or_insert_with(Instant::now);
+                assert!(
+                    since.elapsed().as_secs() < 3,
+                    "ready with these listeners only: {bound:?}\n{}",
+                    log.text()
+                );
+            }
             all.then_some(bound)
         });
         let only = |name: &str| {
@@ -113,9 +124,7 @@ impl Server {
             readers,
             folder,
         };
-        eventually("/readyz says 200", || {
-            http_get::get(server.http, "/readyz").ok().filter(|(status, _)| *status == 200)
-        });
+        eventually("/readyz says 200", || is_ready(server.http).then_some(()));
         server
     }
 
@@ -247,6 +256,10 @@ impl Drop for Server {
             tail.iter().rev().for_each(|line| eprintln!("{line}"));
         }
     }
+}
+
+fn is_ready(http: SocketAddr) -> bool {
+    http_get::get(http, "/readyz").is_ok_and(|(status, _)| status == 200)
 }
 
 fn merged(config: &str) -> toml::Table {

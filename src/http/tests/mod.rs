@@ -1,5 +1,6 @@
 //! The routers on real sockets, driven by clients.
 
+mod call;
 mod origins;
 mod plain;
 mod rest;

@@ -62,7 +62,8 @@ impl Server {
         let mut config = Config::default();
         adjust(&mut config);
         let metrics = Arc::new(Metrics::new().unwrap());
-        let hub = Hub::new(HubConfig::default(), Box::new(Ice), Box::new(|bytes| rand::fill(bytes)));
+        let rules = HubConfig { ring_timeout_min: Duration::from_millis(100), ..HubConfig::default() };
+        let hub = Hub::new(rules, Box::new(Ice), Box::new(|bytes| rand::fill(bytes)));
         let engine = Engine::new(hub, &config.limits, Arc::clone(&metrics), Arc::new(|_| {}));
         let (ready, store) = (Arc::new(Ready::default()), Arc::new(NoCalls::default()));
         let parts = Parts {

@@ -127,7 +127,8 @@ fn a_decline_ends_the_ring_on_every_device() {
         assert_eq!(ended["duration"], 0);
         assert!(stage.take(session, "call:missed").is_none());
     }
-    assert_eq!(stage.record(&call).participants[1].state, "declined");
+    let callee = &stage.record(&call).participants[1];
+    assert_eq!((callee.state, callee.joined_at, callee.left_at), ("declined", None, None));
     assert_eq!(stage.record(&call).duration_s, None);
 }
 

@@ -184,6 +184,13 @@ impl Stage {
         self.move_to(end);
     }
 
+    /// Moves the clock as if the process had slept through every deadline on the way.
+    pub(super) fn oversleep(&mut self, seconds: f64) {
+        self.move_to(self.now.instant + Duration::from_secs_f64(seconds));
+        self.hub.on_timeout(self.now);
+        self.settle();
+    }
+
     fn move_to(&mut self, instant: Instant) {
         self.now.unix_ms += (instant - self.now.instant).as_millis() as i64;
         self.now.instant = instant;

@@ -1,0 +1,219 @@
+//! Connections on their way in: accepted, bounded, identified, decrypted, and handed to a worker for good. Everything
+//! here happens before a client has authenticated, so everything has a limit of time and size.
+
+use std::collections::HashMap;
+use std::io;
+use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
+
+use ipnet::IpNet;
+use parking_lot::Mutex;
+use rustls::ServerConfig;
+use tokio::io::{AsyncRead, AsyncReadExt as _};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::time::timeout;
+use tokio_rustls::TlsAcceptor;
+
+use super::proxy;
+use super::relay::Link;
+use super::stream::Connection;
+use super::worker::Command;
+use crate::metrics::Metrics;
+use crate::turn::{FiveTuple, Transport};
+
+/// How long accepting rests when the process is out of file descriptors.
+const REST: Duration = Duration::from_millis(100);
+/// Bytes read before the hand-over: the first messages of a client that has not authenticated.
+const FIRST_READ: usize = 2048;
+
+/// What all listeners share.
+pub(super) struct Acceptor {
+    pub(super) links: Arc<[Link]>,
+    pub(super) next: AtomicUsize,
+    pub(super) proxies: Vec<IpNet>,
+    pub(super) first_byte_timeout: Duration,
+    pub(super) strangers: Strangers,
+    pub(super) metrics: Arc<Metrics>,
+}
+
+/// Why a connection was given up before a worker had it: the label of `passerelle_turn_connections_refused_total`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Refused {
+    /// Its address has too many that have not authenticated.
+    TooMany,
+    /// Its PROXY header is missing or malformed.
+    Proxy,
+    /// The TLS handshake failed.
+    Handshake,
+    /// Nothing came in time.
+    Timeout,
+    /// It ended before its first byte.
+    Closed,
+}
+
+impl Refused {
+    const fn label(self) -> &'static str {
+        match self {
+            Self::TooMany => "too_many",
+            Self::Proxy => "proxy",
+            Self::Handshake => "handshake",
+            Self::Timeout => "timeout",
+            Self::Closed => "closed",
+        }
+    }
+}
+
+impl Acceptor {
+    /// Accepts until the task is aborted. An error never ends it: a listener that stopped would be silent.
+    pub(super) async fn run(self: Arc<Self>, listener: TcpListener, tls: Option<Arc<ServerConfig>>) {
+        loop {
+            match listener.accept().await {
+                Ok((socket, peer)) => {
+                    let (acceptor, tls) = (Arc::clone(&self), tls.clone());
+                    tokio::spawn(async move {
+                        if let Err(refused) = acceptor.admit(socket, peer, tls).await {
+                            let label = refused.label();
+                            acceptor.metrics.turn_connections_refused.with_label_values(&[label]).inc();
+                            tracing::debug!(reason = label, "connection refused");
+                        }
+                    });
+                }
+                Err(error) => {
+                    tracing::debug!(%error, "accept");
+                    if !is_of_one_connection(&error) {
+                        tokio::time::sleep(REST).await;
+                    }
+                }
+            }
+        }
+    }
+
+    async fn admit(
+        &self,
+        socket: TcpStream,
+        peer: SocketAddr,
+        tls: Option<Arc<ServerConfig>>,
+    ) -> Result<(), Refused> {
+        let server = socket.local_addr().map_err(|_| Refused::Closed)?;
+        let _ = socket.set_nodelay(true);
+        let mut socket = socket;
+        let mut client = canonical(peer);
+        if self.proxies.iter().any(|network| network.contains(&client.ip())) {
+            let header = self.in_time(proxy::read_header(&mut socket)).await?;
+            client = header.map_err(|_| Refused::Proxy)?.map_or(client, canonical);
+        }
+        let admission = self.strangers.admit(client.ip()).ok_or(Refused::TooMany)?;
+        let transport = if tls.is_some() { Transport::Tls } else { Transport::Tcp };
+        let (socket, tls, unread) = match tls {
+            None => {
+                let unread = self.first_bytes(&mut socket).await?;
+                (socket, None, unread)
+            }
+            Some(config) => {
+                let handshake = TlsAcceptor::from(config).accept(socket);
+                let mut stream = self.in_time(handshake).await?.map_err(|_| Refused::Handshake)?;
+                let unread = self.first_bytes(&mut stream).await?;
+                let (socket, mut tls) = stream.into_inner();
+                tls.set_buffer_limit(None);
+                (socket, Some(Box::new(tls)), unread)
+            }
+        };
+        let five_tuple = FiveTuple { client, server: canonical(server), transport };
+        let socket = socket.into_std().map_err(|_| Refused::Closed)?;
+        let connection = Connection { socket, tls, five_tuple, unread, admission };
+        let turn = self.next.fetch_add(1, Ordering::Relaxed);
+        if let Some(link) = self.links.get(turn % self.links.len().max(1)) {
+            link.send(Command::Adopt(Box::new(connection)));
+        }
+        Ok(())
+    }
+
+    async fn first_bytes(&self, stream: &mut (impl AsyncRead + Unpin)) -> Result<Vec<u8>, Refused> {
+        let mut bytes = Vec::with_capacity(FIRST_READ);
+        match self.in_time(stream.read_buf(&mut bytes)).await? {
+            Ok(1..) => Ok(bytes),
+            Ok(0) | Err(_) => Err(Refused::Closed),
+        }
+    }
+
+    async fn in_time<T>(&self, what: impl Future<Output = T>) -> Result<T, Refused> {
+        timeout(self.first_byte_timeout, what).await.map_err(|_| Refused::Timeout)
+    }
+}
+
+/// Whether an error of accept concerns the connection alone, so that the next one may be accepted at once.
+fn is_of_one_connection(error: &io::Error) -> bool {
+    matches!(
+        error.kind(),
+        io::ErrorKind::ConnectionAborted | io::ErrorKind::ConnectionReset | io::ErrorKind::Interrupted
+    )
+}
+
+fn canonical(address: SocketAddr) -> SocketAddr {
+    SocketAddr::new(address.ip().to_canonical(), address.port())
+}
+
+/// Connections that have not authenticated, by address. Bounded by the connections there are.
+#[derive(Debug, Clone)]
+pub(super) struct Strangers {
+    counts: Arc<Mutex<HashMap<IpAddr, usize>>>,
+    per_address: usize,
+}
+
+impl Strangers {
+    pub(super) fn new(per_address: usize) -> Self {
+        Self { counts: Arc::default(), per_address }
+    }
+
+    fn admit(&self, ip: IpAddr) -> Option<Admission> {
+        let address = match ip {
+            IpAddr::V4(_) => ip,
+            IpAddr::V6(v6) => IpAddr::V6((u128::from(v6) & !u128::from(u64::MAX)).into()),
+        };
+        let mut counts = self.counts.lock();
+        let count = counts.entry(address).or_default();
+        if *count >= self.per_address {
+            return None;
+        }
+        *count += 1;
+        Some(Admission { strangers: self.clone(), address })
+    }
+}
+
+/// One connection's share of its address until this is dropped.
+#[derive(Debug)]
+pub(super) struct Admission {
+    strangers: Strangers,
+    address: IpAddr,
+}
+
+impl Drop for Admission {
+    fn drop(&mut self) {
+        let mut counts = self.strangers.counts.lock();
+        if let Some(count) = counts.get_mut(&self.address) {
+            *count -= 1;
+            if *count == 0 {
+                counts.remove(&self.address);
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_address_holds_so_many_strangers_and_no_more() {
+        let strangers = Strangers::new(2);
+        let admit = |ip: &str| strangers.admit(ip.parse().unwrap());
+        let held = (admit("2600::1"), admit("2600::2"));
+        assert!(held.0.is_some() && held.1.is_some());
+        assert!(admit("2600::3").is_none(), "a /64 is one address");
+        assert!(admit("2600:0:0:1::1").is_some());
+        drop(held);
+        assert!(strangers.counts.lock().is_empty());
+    }
+}
