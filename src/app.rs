@@ -120,7 +120,7 @@ async fn serve(mut config: Config, sources: Sources, log: Log) -> Result<(), App
     let reloads = tokio::spawn(hangup.drive(Arc::new(reload)));
     base.shutdown.draining().await;
     reloads.abort();
-    supervisor::stopping(base.shutdown.timeout() + CLOSING + LAST_WAIT * 2);
+    supervisor::stopping(base.shutdown.timeout().saturating_add(CLOSING + LAST_WAIT * 2));
     drain(&base, &web, &relay).await;
     relay.stop();
     finish(&base).await;

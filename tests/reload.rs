@@ -4,10 +4,16 @@
 
 mod support;
 
+use std::io::{Read as _, Write as _};
+use std::net::{SocketAddr, TcpStream};
+use std::os::unix::fs::PermissionsExt as _;
 use std::os::unix::net::UnixDatagram;
+use std::path::Path;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
+use rustls_pki_types::CertificateDer;
 use serde_json::Value;
 use stun::attributes::AttrType;
 use stun::message::METHOD_BINDING;
@@ -300,4 +306,83 @@ fn the_service_manager_hears_of_start_reload_and_stop() {
     server.signal("TERM");
     assert!(hears("STOPPING=1").contains("EXTEND_TIMEOUT_USEC="));
     server.stopped();
+}
+
+/// A certificate for `localhost` with its key, in the files that the server reads; gives the certificate.
+fn certify(folder: &Path) -> CertificateDer<'static> {
+    let made = rcgen::generate_simple_self_signed(["localhost".to_owned()]).unwrap();
+    std::fs::write(folder.join("cert.pem"), made.cert.pem()).unwrap();
+    let key = folder.join("key.pem");
+    std::fs::write(&key, made.signing_key.serialize_pem()).unwrap();
+    std::fs::set_permissions(&key, std::fs::Permissions::from_mode(0o600)).unwrap();
+    made.cert.der().clone()
+}
+
+/// A TLS connection of a client that trusts this certificate alone.
+fn connect(address: SocketAddr, trusted: &CertificateDer<'static>) -> std::io::Result<Tls> {
+    let mut roots = rustls::RootCertStore::empty();
+    roots.add(trusted.clone()).unwrap();
+    let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+    let config = rustls::ClientConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()
+        .unwrap()
+        .with_root_certificates(roots)
+        .with_no_client_auth();
+    let connection =
+        rustls::ClientConnection::new(Arc::new(config), "localhost".try_into().unwrap()).unwrap();
+    let socket = TcpStream::connect(address)?;
+    socket.set_read_timeout(Some(PATIENCE))?;
+    let mut tls = rustls::StreamOwned::new(connection, socket);
+    tls.conn.complete_io(&mut tls.sock)?;
+    Ok(tls)
+}
+
+type Tls = rustls::StreamOwned<rustls::ClientConnection, TcpStream>;
+
+/// Sends a Binding request and reads the head of its answer.
+#[track_caller]
+fn binds(tls: &mut Tls) {
+    tls.write_all(Request::new(METHOD_BINDING).bytes()).unwrap();
+    let mut head = [0; 20];
+    tls.read_exact(&mut head).unwrap();
+    assert_eq!(head[..2], [0x01, 0x01], "a success of Binding");
+    let mut rest = vec![0; usize::from(u16::from_be_bytes([head[2], head[3]]))];
+    tls.read_exact(&mut rest).unwrap();
+}
+
+#[test]
+fn a_renewed_certificate_is_taken_without_a_dropped_connection_and_a_broken_one_is_not() {
+    let folder = tempfile::tempdir().unwrap();
+    let first = certify(folder.path());
+    let path = |name: &str| folder.path().join(name).display().to_string();
+    let config = format!(
+        "[listen]\ntls = [\"127.0.0.1:0\"]\n[tls]\ncert = {:?}\nkey = {:?}\n",
+        path("cert.pem"),
+        path("key.pem")
+    );
+    let server = Server::start(&config);
+    let address = eventually("the TLS listener logs its address", || {
+        let log = server.log();
+        let line = log.lines().find(|line| line.contains("\"listener\":\"tls\""))?;
+        let line: Value = serde_json::from_str(line).unwrap();
+        line["address"].as_str()?.parse::<SocketAddr>().ok()
+    });
+    let mut connected = connect(address, &first).unwrap();
+    binds(&mut connected);
+
+    let second = certify(folder.path());
+    server.reloaded(&config);
+    // The file watch may be on its way too, so the reload's own is not the only chance.
+    let mut renewed = eventually("the new certificate is shown", || connect(address, &second).ok());
+    binds(&mut renewed);
+    assert!(connect(address, &first).is_err(), "the old certificate is still shown");
+    binds(&mut connected);
+
+    std::fs::write(path("cert.pem"), "no certificate at all").unwrap();
+    server.reload(&config);
+    eventually("the broken one is named", || {
+        server.log().contains("the old certificate stays in use").then_some(())
+    });
+    binds(&mut connect(address, &second).unwrap());
+    binds(&mut connected);
 }
