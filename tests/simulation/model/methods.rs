@@ -145,8 +145,8 @@ impl Model {
             attempts: 0,
         };
         if let Some(token) = asked.token {
-            let kept = self.reservations.remove(&token).filter(|(_, until)| *until > clock.millis);
-            let (local, _) = kept.ok_or(508)?;
+            self.reservations.retain(|_, (_, until)| *until > clock.millis);
+            let (local, _) = self.reservations.remove(&token).ok_or(508)?;
             pending.reserved = Some(local);
             pending.families = vec![Family::of(local.ip())];
             self.pending = vec![local];
