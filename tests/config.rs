@@ -443,7 +443,10 @@ fn strangers_get_in_only_where_that_is_said_aloud() {
         &any("listen.http = [\"0.0.0.0:8080\"]\n"),
         "passerelle.toml:2: auth.anonymous: \"any\" lets everyone who reaches 0.0.0.0:8080 call",
     );
-    assert!(load(&any("")).is_ok());
+    refuses(&any("listen.http = [\"8.8.8.8:8080\"]\n"), "everyone who reaches 8.8.8.8:8080");
+    for private in ["", "listen.http = [\"10.0.0.5:8080\"]\n", "listen.http = [\"[fd00::5]:8080\"]\n"] {
+        assert!(load(&any(private)).is_ok());
+    }
     let meant = any("auth.anonymous_in_public = true\nlisten.http = [\"0.0.0.0:8080\"]\n");
     assert_eq!(load(&meant).unwrap().anonymous, Anonymous::Any);
 }
