@@ -287,7 +287,7 @@ fn the_service_manager_hears_of_start_reload_and_stop() {
     let manager = UnixDatagram::bind(&path).unwrap();
     manager.set_read_timeout(Some(PATIENCE)).unwrap();
     let environment = [("NOTIFY_SOCKET", path.to_str().unwrap()), ("WATCHDOG_USEC", "300000")];
-    let server = Server::start_with("", &environment);
+    let server = Server::start_in("", &environment);
     let hears = |what: &str| {
         let mut buffer = [0; 1024];
         loop {

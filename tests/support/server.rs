@@ -65,6 +65,10 @@ pub struct Server {
     folder: TempDir,
     /// STUN and TURN over UDP, in the order of `listen.udp`.
     pub udp: Vec<SocketAddr>,
+    /// TURN over TCP, in the order of `listen.tcp`.
+    pub tcp: Vec<SocketAddr>,
+    /// TURN over TLS, in the order of `listen.tls`.
+    pub tls: Vec<SocketAddr>,
     /// Signaling, REST, pages, health.
     pub http: SocketAddr,
     /// Prometheus.
@@ -77,15 +81,27 @@ impl Server {
     /// Tables are merged key by key; any other value replaces the base's.
     #[track_caller]
     pub fn start(config: &str) -> Self {
-        Self::start_with(config, &[])
+        Self::launch(&[config], &[])
     }
 
-    /// The same with variables of the environment.
+    /// [`Server::start`] with several configurations, each over those before it.
     #[track_caller]
-    pub fn start_with(config: &str, environment: &[(&str, &str)]) -> Self {
+    pub fn start_with(configs: &[&str]) -> Self {
+        Self::launch(configs, &[])
+    }
+
+    /// [`Server::start`] with variables of the environment.
+    #[track_caller]
+    pub fn start_in(config: &str, environment: &[(&str, &str)]) -> Self {
+        Self::launch(&[config], environment)
+    }
+
+    #[track_caller]
+    fn launch(configs: &[&str], environment: &[(&str, &str)]) -> Self {
         let folder = TempDir::new().unwrap();
-        let config = merged(config);
-        let wanted = |name: &str| config["listen"][name].as_array().map_or(0, Vec::len);
+        let config = merged(configs);
+        let wanted =
+            |name: &str| config["listen"].get(name).and_then(toml::Value::as_array).map_or(0, Vec::len);
         let (mut child, log, readers) = spawn(&folder, &config, environment);
         let mut ready_since: Option<Instant> = None;
         let addresses = eventually("every listener logs its address", || {
@@ -93,7 +109,7 @@ impl Server {
                 panic!("the server stopped at its start ({status}):\n{}", log.text());
             }
             let bound = log.listeners();
-            let all = ["udp", "http", "metrics"]
+            let all = ["udp", "tcp", "tls", "http", "metrics"]
                 .iter()
                 .all(|name| bound.get(*name).map_or(0, Vec::len) >= wanted(name));
             let http = bound.get("http").and_then(|list| list.first());
@@ -119,6 +135,8 @@ impl Server {
             http: only("http"),
             metrics: only("metrics"),
             udp: addresses.get("udp").cloned().unwrap_or_default(),
+            tcp: addresses.get("tcp").cloned().unwrap_or_default(),
+            tls: addresses.get("tls").cloned().unwrap_or_default(),
             child,
             log,
             readers,
@@ -132,7 +150,7 @@ impl Server {
     #[track_caller]
     pub fn refused(config: &str) -> String {
         let folder = TempDir::new().unwrap();
-        let (mut child, log, readers) = spawn(&folder, &merged(config), &[]);
+        let (mut child, log, readers) = spawn(&folder, &merged(&[config]), &[]);
         let status = wait(&mut child, "the server refuses its configuration");
         readers.into_iter().for_each(|reader| reader.join().unwrap());
         assert!(!status.success(), "the server accepted {config}:\n{}", log.text());
@@ -192,7 +210,7 @@ impl Server {
 
     /// Writes another configuration, [`BASE`] and `config` over it, in one step.
     pub fn configure(&self, config: &str) {
-        write(&self.folder, &merged(config));
+        write(&self.folder, &merged(&[config]));
     }
 
     /// Writes another configuration and sends SIGHUP; gives what the server logs until it has applied or refused it.
@@ -262,9 +280,11 @@ fn is_ready(http: SocketAddr) -> bool {
     http_get::get(http, "/readyz").is_ok_and(|(status, _)| status == 200)
 }
 
-fn merged(config: &str) -> toml::Table {
+fn merged(configs: &[&str]) -> toml::Table {
     let mut base: toml::Table = BASE.parse().unwrap();
-    merge(&mut base, config.parse().unwrap());
+    for config in configs {
+        merge(&mut base, config.parse().unwrap());
+    }
     base
 }
 
