@@ -289,6 +289,9 @@ fn is_ready(http: SocketAddr) -> bool {
 
 fn merged(configs: &[&str]) -> toml::Table {
     let mut base: toml::Table = BASE.parse().unwrap();
+    if std::env::var_os("TEST_WITHOUT_SEGMENTATION").is_some() {
+        merge(&mut base, "relay.segmentation = false".parse().unwrap());
+    }
     for config in configs {
         merge(&mut base, config.parse().unwrap());
     }
