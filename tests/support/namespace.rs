@@ -12,7 +12,7 @@ pub fn alone(test: &str, addresses: &[&str]) -> bool {
     if std::env::var_os(INSIDE).is_some_and(|inside| inside == test) {
         ip("link set lo up");
         for address in addresses {
-            ip(&format!("address add {address} dev lo nodad"));
+            ip(&format!("address add {address} dev lo"));
         }
         return true;
     }

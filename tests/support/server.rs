@@ -87,11 +87,17 @@ impl Server {
     /// [`Server::start`] with several configurations, each over those before it.
     #[track_caller]
     pub fn start_with(configs: &[&str]) -> Self {
+        Self::start_under(&[], configs)
+    }
+
+    /// [`Server::start_with`] under another program, such as `prlimit --nofile=64`.
+    #[track_caller]
+    pub fn start_under(under: &[&str], configs: &[&str]) -> Self {
         let folder = TempDir::new().unwrap();
         let config = merged(configs);
         let wanted =
             |name: &str| config["listen"].get(name).and_then(toml::Value::as_array).map_or(0, Vec::len);
-        let (mut child, log, readers) = spawn(&folder, &config);
+        let (mut child, log, readers) = spawn(under, &folder, &config);
         let mut ready_since: Option<Instant> = None;
         let addresses = eventually("every listener logs its address", || {
             if let Some(status) = child.try_wait().unwrap() {
@@ -139,7 +145,7 @@ impl Server {
     #[track_caller]
     pub fn refused(config: &str) -> String {
         let folder = TempDir::new().unwrap();
-        let (mut child, log, readers) = spawn(&folder, &merged(&[config]));
+        let (mut child, log, readers) = spawn(&[], &folder, &merged(&[config]));
         let status = wait(&mut child, "the server refuses its configuration");
         readers.into_iter().for_each(|reader| reader.join().unwrap());
         assert!(!status.success(), "the server accepted {config}:\n{}", log.text());
@@ -258,12 +264,15 @@ fn merge(base: &mut toml::Table, over: toml::Table) {
     }
 }
 
-fn spawn(folder: &TempDir, config: &toml::Table) -> (Child, Log, Vec<JoinHandle<()>>) {
+fn spawn(under: &[&str], folder: &TempDir, config: &toml::Table) -> (Child, Log, Vec<JoinHandle<()>>) {
     let file = folder.path().join("passerelle.toml");
     std::fs::write(&file, config.to_string()).unwrap();
     // It holds secrets.
     std::fs::set_permissions(&file, std::fs::Permissions::from_mode(0o600)).unwrap();
-    let mut command = Command::new(env!("CARGO_BIN_EXE_passerelle"));
+    let program = env!("CARGO_BIN_EXE_passerelle");
+    let mut words = under.iter().copied().chain([program]);
+    let mut command = Command::new(words.next().unwrap_or(program));
+    command.args(words);
     for (name, _) in std::env::vars().filter(|(name, _)| name.starts_with("PASSERELLE__")) {
         command.env_remove(name);
     }
