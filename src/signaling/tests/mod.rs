@@ -5,6 +5,7 @@ mod calls;
 mod groups;
 mod guards;
 mod limits;
+mod model;
 mod moderation;
 mod reconnect;
 mod resume;
