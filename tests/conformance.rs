@@ -1,21 +1,16 @@
-//! What the relay answers, on the wire: each answer of RFC 8489 and RFC 8656 that a client can provoke, one test each.
+//! What RFC 8489, RFC 8656 and RFC 7443 ask of a server, sentence by sentence: the real binary as a child process, and
+//! a client that stands on another STUN codec than the server's.
 //!
-//! The real binary runs as a child process; the client stands on another STUN codec than the server's.
+//! Every test begins with the section and the sentence it is about; docs/conformance.md is made of them.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test that cannot go on fails")]
 
-#[path = "turn_answers/allocate.rs"]
-mod allocate;
-#[path = "turn_answers/authentication.rs"]
-mod authentication;
-#[path = "turn_answers/binding.rs"]
-mod binding;
-#[path = "turn_answers/channel.rs"]
-mod channel;
-#[path = "turn_answers/permission.rs"]
-mod permission;
-#[path = "turn_answers/refresh.rs"]
-mod refresh;
-#[path = "turn_answers/relay.rs"]
-mod relay;
+#[path = "conformance/page.rs"]
+mod page;
+#[path = "conformance/rfc7443/mod.rs"]
+mod rfc7443;
+#[path = "conformance/rfc8489/mod.rs"]
+mod rfc8489;
+#[path = "conformance/rfc8656/mod.rs"]
+mod rfc8656;
 mod support;

@@ -32,6 +32,6 @@ pub use event::{CallRecord, Event, ParticipantRecord};
 pub use hub::{Entropy, Hub, Now, Output};
 pub use ice::{IceMint, IceServer, IceServers};
 pub use identity::{CallId, Grants, Identity, SessionId, UserId};
-pub use message::{ClientMessage, Close, Initiate, Kind, Media, Request, ServerEvent, Settings};
+pub use message::{ClientMessage, Close, Initiate, Kind, Media, Request, ServerEvent, Settings, event_label};
 pub use reject::Reject;
 pub use signal::{Signal, SignalType};
