@@ -406,10 +406,11 @@ export class Call extends Emitter {
     if (!connected.length || now - this.#reportedAt < REPORT_MS || this.#signaling.state !== 'ready') return;
     this.#reportedAt = now;
     const [worst] = connected.sort((a, b) => LEVELS.indexOf(b.level) - LEVELS.indexOf(a.level));
-    const { roundTripMs: rtt, jitterMs: jitter, packetLoss, bitrate } = worst;
+    const { roundTripMs: rtt, jitterMs: jitter, bitrate } = worst;
     const candidateType = { direct: 'host', stun: 'srflx', relay: 'relay' }[worst.path];
+    const stats = { rtt, jitter, bitrate, candidateType, packetLoss: worst.packetLoss * 100 };
     // A server that takes no reports has its reasons.
-    this.#request('call:quality-report', { stats: { rtt, jitter, packetLoss, bitrate, candidateType } }).catch(() => {});
+    this.#request('call:quality-report', { stats }).catch(() => {});
   }
 
   #trackOf(kind) {

@@ -32,9 +32,9 @@
  * @property {number} bitrate bits a second, both ways
  */
 
-/** Beyond these, people notice: share of lost packets, round trip in milliseconds. */
-const FAIR = { loss: 0.02, roundTrip: 250 };
-const POOR = { loss: 0.08, roundTrip: 600 };
+/** From these on, people notice; the server judges by the same. Share of lost packets, then milliseconds. */
+const FAIR = { loss: 0.02, roundTrip: 200, jitter: 30 };
+const POOR = { loss: 0.05, roundTrip: 400, jitter: 50 };
 
 /**
  * The path that a candidate pair takes.
@@ -94,7 +94,7 @@ export function qualityOf(now, before, seconds) {
   const grown = (field) => Math.max(0, now[field] - (before?.[field] ?? 0));
   const [lost, received] = [grown('packetsLost'), grown('packetsReceived')];
   const packetLoss = lost + received > 0 ? lost / (lost + received) : 0;
-  const beyond = ({ loss, roundTrip }) => packetLoss > loss || now.roundTripMs > roundTrip;
+  const beyond = ({ loss, roundTrip, jitter }) => packetLoss >= loss || now.roundTripMs >= roundTrip || now.jitterMs >= jitter;
   return {
     level: beyond(POOR) ? 'poor' : beyond(FAIR) ? 'fair' : 'good',
     path: now.path,
