@@ -180,7 +180,7 @@ impl Engine {
         ack: Option<AckId>,
     ) -> Result<Opened, Reject> {
         self.input(|core, now| {
-            let session = core.hub.open(identity, now)?;
+            let session = core.hub.open(identity, None, now)?.session;
             let queue = Arc::new(Queue::new(self.bounds, self.metrics.signaling_send_queue_bytes.clone()));
             if let Some(id) = ack {
                 // An empty queue has room for one frame.
@@ -280,7 +280,7 @@ impl Engine {
     fn deliver(&self, core: &mut Core, session: SessionId, event: ServerEvent, now: Now) {
         let Some(open) = core.sessions.get(&session) else { return };
         self.metrics.signaling_events.with_label_values(&[event.name, "out"]).inc();
-        let frame = Frame::Event { name: event.name, payload: event.payload };
+        let frame = Frame::Event { name: event.name, payload: event.to_value() };
         if open.queue.push(frame) == Err(Slow) {
             self.forget_slow(core, session, now);
         }

@@ -15,7 +15,7 @@ use super::listen::{Bound, bind_tcp, bind_udp};
 use super::sockets::{Socket, Sockets, WAKER};
 use super::streams::Streams;
 use super::tls::{self, CertificateError, Certificates};
-use super::udp::{Options, Receiver};
+use super::udp::{Offload, Options, Receiver};
 use super::worker::{Command, Gauges, Outbox, Worker, now};
 use super::{Config, collector, descriptors};
 use crate::metrics::Metrics;
@@ -94,7 +94,7 @@ impl Relay {
             move |error| NetError::Listen { key, address, error }
         };
         let udp = |address: &SocketAddr| {
-            bind_udp(*address, workers, config.receive_buffer).map_err(failed("listen.udp", address))
+            bind_udp(*address, workers, options(&config)).map_err(failed("listen.udp", address))
         };
         let stream = |key| move |address: &SocketAddr| bind_tcp(*address).map_err(failed(key, address));
         let certificates = match &config.certificate {
@@ -142,6 +142,7 @@ impl Relay {
         let settings = Settings::new(turn);
         let on_failure = Arc::new(on_failure);
         let (mut links, mut stats) = (Vec::new(), Vec::new());
+        let Options { offload, .. } = options(&self.config);
         for index in 0..self.workers {
             let poll = Poll::new()?;
             let waker = Waker::new(poll.registry(), WAKER)?;
@@ -162,12 +163,14 @@ impl Relay {
                 streams: Streams::new(self.config.stream_queue, self.config.unauthenticated_timeout),
                 server,
                 commands: inbox,
-                relay_options: Options { receive_buffer: self.config.receive_buffer, reuse_port: false },
+                relay_options: options(&self.config),
                 gauges: Gauges::new(&metrics)?,
                 on_event: Arc::clone(&on_event),
-                receiver: Receiver::new(),
-                sender: Outbox::new(),
+                receiver: Receiver::new(offload),
+                sender: Outbox::new(offload),
+                origins: Vec::new(),
                 unfinished: Vec::new(),
+                errors: Vec::new(),
             };
             let thread = spawn(index, worker, Arc::clone(&on_failure))?;
             links.push(Link { commands, waker, thread: Mutex::new(Some(thread)) });
@@ -213,6 +216,11 @@ impl Relay {
         }
         Ok(tasks)
     }
+}
+
+/// How the UDP sockets are made.
+const fn options(config: &Config) -> Options {
+    Options { receive_buffer: config.receive_buffer, offload: Offload::available(config.segmentation) }
 }
 
 fn spawn(index: usize, worker: Worker, on_failure: Arc<Failure>) -> io::Result<thread::JoinHandle<()>> {

@@ -201,6 +201,13 @@ impl Server {
         self.child.id()
     }
 
+    /// Its resident memory in KiB.
+    pub fn resident_kib(&self) -> u64 {
+        let status = std::fs::read_to_string(format!("/proc/{}/status", self.pid())).unwrap();
+        let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).expect("VmRSS");
+        line.trim().trim_end_matches(" kB").parse().unwrap()
+    }
+
     /// Sends a signal by name (`TERM`, `HUP`).
     pub fn signal(&self, name: &str) {
         // `kill` and not libc: the crate's tests write no unsafe code either.
@@ -282,6 +289,9 @@ fn is_ready(http: SocketAddr) -> bool {
 
 fn merged(configs: &[&str]) -> toml::Table {
     let mut base: toml::Table = BASE.parse().unwrap();
+    if std::env::var_os("TEST_WITHOUT_SEGMENTATION").is_some() {
+        merge(&mut base, "relay.segmentation = false".parse().unwrap());
+    }
     for config in configs {
         merge(&mut base, config.parse().unwrap());
     }

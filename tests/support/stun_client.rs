@@ -395,6 +395,17 @@ impl Client {
         let peer = indication.address(ATTR_XOR_PEER_ADDRESS).expect("XOR-PEER-ADDRESS");
         (peer, indication.value(ATTR_DATA).expect("DATA"))
     }
+
+    /// The peer and the ICMP attribute of a Data indication.
+    #[track_caller]
+    pub fn receive_icmp(&self) -> (SocketAddr, Vec<u8>) {
+        const ICMP: AttrType = AttrType(0x8004);
+        let indication = decode(self.receive());
+        assert_eq!(indication.0.typ, MessageType::new(METHOD_DATA, CLASS_INDICATION));
+        assert_eq!(indication.value(ATTR_DATA), None, "ICMP and DATA exclude each other");
+        let peer = indication.address(ATTR_XOR_PEER_ADDRESS).expect("XOR-PEER-ADDRESS");
+        (peer, indication.value(ICMP).expect("ICMP"))
+    }
 }
 
 /// A ChannelData message.
