@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use socket2::{Domain, Protocol, Socket, Type};
 
-use crate::auth::{Authenticator, Credentials, SharedSecrets, Users};
+use crate::auth::{Authenticator, Credentials, Outbound, SharedSecrets, Users};
 use crate::config::{Config, Mode};
 use crate::http::{self, Engine, Ready, Sink};
 use crate::link::Link;
@@ -214,7 +214,7 @@ impl Web {
         let ready = Arc::new(Ready::default());
         let parts = http::Parts {
             engine: engine.clone(),
-            authenticator: Arc::new(Authenticator::new(config.anonymous, config.jwt.as_ref())),
+            authenticator: Arc::new(Authenticator::new(&config.auth, &Outbound::new())),
             store: base.store.clone(),
             ice: ice(),
             ready: ready.clone(),

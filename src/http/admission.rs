@@ -192,7 +192,7 @@ impl Admission {
             self.metrics.signaling_rate_limited.with_label_values(&["authentication"]).inc();
             tokio::time::sleep(delay).await;
         }
-        let caller = self.authenticator.authenticate(presented, visitor.peer, now().unix_ms);
+        let caller = self.authenticator.authenticate(presented, visitor.peer, now().unix_ms).await;
         if presented.token.is_some() && caller == Err(auth::Denied::Invalid) {
             let moment = Instant::now();
             let mut table = self.failures.lock();
@@ -281,7 +281,7 @@ fn network(peer: IpAddr) -> IpAddr {
 }
 
 fn identity(caller: auth::Caller) -> Identity {
-    let auth::Caller { user, display_name, username, avatar, grants, expires_unix_ms } = caller;
+    let auth::Caller { user, display_name, username, avatar, grants, members: _, expires_unix_ms } = caller;
     let auth::Grants { initiate, join, moderate, admin, relay, video, rooms } = grants;
     Identity {
         user: UserId(user.into()),

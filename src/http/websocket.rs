@@ -26,6 +26,7 @@ use super::engine::{Opened, WEBSOCKET};
 use super::frame::{self, ClientFrame};
 use super::refusal::{Refusal, error_json};
 use super::session::{AckId, Frame, Next, Queue};
+use crate::auth::Denied;
 use crate::signaling::{Close, Reject, Request as SignalRequest, SessionId};
 
 /// The subprotocol.
@@ -53,6 +54,8 @@ const GONE: End = End { code: 1000, reason: "" };
 const TOO_BIG: End = End { code: 1009, reason: "frame too large" };
 const NOT_TEXT: End = End { code: 4400, reason: "BINARY_UNSUPPORTED" };
 const NO_HELLO: End = End { code: 4401, reason: "no hello in time" };
+/// Nobody can say who the caller is: worth trying again.
+const UNAVAILABLE: End = End { code: 1013, reason: "authentication is not available" };
 const IDLE: End = End { code: 4408, reason: "idle" };
 
 impl End {
@@ -218,6 +221,7 @@ async fn greet(
     let identity = shared.admission.authenticate(presented, visitor).await.map_err(|reason| {
         let end = match reason {
             NotAdmitted::Origin => End { code: 4403, reason: "origin" },
+            NotAdmitted::Denied(Denied::Unavailable) => UNAVAILABLE,
             NotAdmitted::Denied(_) => Close::Auth.into(),
         };
         refused(end, error_json(reason.code(), &reason.to_string()))
