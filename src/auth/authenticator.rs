@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 
+use arc_swap::ArcSwap;
 use secrecy::SecretString;
 
 use super::anonymous::{self, Mode};
@@ -126,16 +127,21 @@ pub struct Config {
 /// Tells who a caller is, from its token or from having none.
 #[derive(Debug)]
 pub struct Authenticator {
+    rules: ArcSwap<Rules>,
+    outbound: Outbound,
+}
+
+/// What a reload replaces as a whole.
+#[derive(Debug)]
+struct Rules {
     anonymous: Mode,
     verifier: Option<Verifier>,
     webhook: Option<Webhook>,
     api_keys: ApiKeys,
 }
 
-impl Authenticator {
-    /// Prepares every way in.
-    #[must_use]
-    pub fn new(config: &Config, outbound: &Outbound) -> Self {
+impl Rules {
+    fn new(config: &Config, outbound: &Outbound) -> Self {
         Self {
             anonymous: config.anonymous,
             verifier: config.token.as_ref().map(|token| Verifier::new(token, outbound)),
@@ -143,23 +149,37 @@ impl Authenticator {
             api_keys: ApiKeys::new(&config.api_keys),
         }
     }
+}
+
+impl Authenticator {
+    /// Prepares every way in.
+    #[must_use]
+    pub fn new(config: &Config, outbound: Outbound) -> Self {
+        Self { rules: ArcSwap::from_pointee(Rules::new(config, &outbound)), outbound }
+    }
+
+    /// Goes on with other rules, from the next caller on; whoever is in stays.
+    pub fn reconfigure(&self, config: &Config) {
+        self.rules.store(Rules::new(config, &self.outbound).into());
+    }
 
     /// Whether this is a key of the operator's own servers.
     #[must_use]
     pub fn is_api_key(&self, key: &str) -> bool {
-        self.api_keys.admits(key)
+        self.rules.load().api_keys.admits(key)
     }
 
     /// Who may call without a token.
     #[must_use]
     pub fn anonymous(&self) -> Mode {
-        self.anonymous
+        self.rules.load().anonymous
     }
 
     /// Whether any token can be accepted at all.
     #[must_use]
     pub fn takes_tokens(&self) -> bool {
-        self.verifier.is_some() || self.webhook.is_some()
+        let rules = self.rules.load();
+        rules.verifier.is_some() || rules.webhook.is_some()
     }
 
     /// Lets a caller in or not. A token is always checked when there is one: a bad token never falls back to anonymous.
@@ -174,17 +194,18 @@ impl Authenticator {
         now_unix_ms: i64,
     ) -> Result<Caller, Denied> {
         let Presented { token, name, anonymous_key } = presented;
+        let rules = self.rules.load_full();
         let Some(token) = token else {
-            return match self.anonymous.admits(peer) {
+            return match rules.anonymous.admits(peer) {
                 true => anonymous::caller(name, anonymous_key),
                 false => Err(Denied::Missing),
             };
         };
-        let verified = match &self.verifier {
+        let verified = match &rules.verifier {
             Some(verifier) => verifier.verify(token, now_unix_ms).await,
             None => Err(Denied::Invalid),
         };
-        match (verified, &self.webhook) {
+        match (verified, &rules.webhook) {
             (Err(Denied::Invalid | Denied::Unavailable), Some(webhook)) => {
                 webhook.ask(token, peer, now_unix_ms).await
             }
@@ -209,7 +230,7 @@ mod tests {
         let key = PinnedKey::secret(&"x".repeat(32).into(), None).unwrap();
         let token = TokenConfig { keys: vec![key], jwks: None, issuer: None, audience: None };
         let config = Config { anonymous, token: Some(token), ..Config::default() };
-        Authenticator::new(&config, &Outbound::new())
+        Authenticator::new(&config, Outbound::new())
     }
 
     #[tokio::test]
@@ -228,9 +249,18 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn other_rules_hold_from_the_next_caller_on() {
+        let (peer, authenticator) = ("127.0.0.1".parse().unwrap(), with_tokens(Mode::Loopback));
+        assert!(authenticator.authenticate(Presented::default(), peer, 0).await.is_ok());
+        authenticator.reconfigure(&Config::default());
+        assert_eq!(authenticator.authenticate(Presented::default(), peer, 0).await, Err(Denied::Missing));
+        assert!(!authenticator.takes_tokens());
+    }
+
+    #[tokio::test]
     async fn without_a_configured_key_every_token_is_refused() {
         let open = Config { anonymous: Mode::Any, ..Config::default() };
-        let authenticator = Authenticator::new(&open, &Outbound::new());
+        let authenticator = Authenticator::new(&open, Outbound::new());
         let token = Presented { token: Some("a.b.c"), ..Presented::default() };
         let outcome = authenticator.authenticate(token, "::1".parse().unwrap(), 0).await;
         assert_eq!(outcome, Err(Denied::Invalid));

@@ -6,6 +6,7 @@ use std::str::FromStr;
 use jsonwebtoken::jwk::{AlgorithmParameters, EllipticCurve, Jwk, PublicKeyUse};
 use jsonwebtoken::{Algorithm, AlgorithmFamily, DecodingKey};
 use secrecy::{ExposeSecret, SecretString};
+use sha2::{Digest, Sha256};
 
 /// Bytes of an uncompressed point on P-256 and on P-384.
 const P256_POINT: usize = 65;
@@ -35,6 +36,14 @@ pub enum KeyError {
 pub struct PinnedKey {
     pub(super) algorithm: Algorithm,
     pub(super) key: DecodingKey,
+    /// Hash of what it was made of.
+    digest: [u8; 32],
+}
+
+impl PartialEq for PinnedKey {
+    fn eq(&self, other: &Self) -> bool {
+        (self.algorithm, self.digest) == (other.algorithm, other.digest)
+    }
 }
 
 impl std::fmt::Debug for PinnedKey {
@@ -49,8 +58,9 @@ impl PinnedKey {
     /// # Errors
     /// The algorithm is none, or no HMAC.
     pub fn secret(secret: &SecretString, algorithm: Option<&str>) -> Result<Self, KeyError> {
-        let key = DecodingKey::from_secret(secret.expose_secret().as_bytes());
-        Self::pin(key, algorithm.map(named).transpose()?.unwrap_or(Algorithm::HS256))
+        let secret = secret.expose_secret().as_bytes();
+        let key = DecodingKey::from_secret(secret);
+        Self::pin(key, secret, algorithm.map(named).transpose()?.unwrap_or(Algorithm::HS256))
     }
 
     /// A public key in PEM. Without an algorithm: RS256 for RSA, ES256 or ES384 by the curve, EdDSA for Ed25519.
@@ -65,9 +75,9 @@ impl PinnedKey {
             .map_err(|_| KeyError::Pem)?;
         let natural = natural(&key).ok_or(KeyError::Pem)?;
         match algorithm.map(named).transpose()? {
-            Some(wanted) if key.family() == AlgorithmFamily::Rsa => Self::pin(key, wanted),
+            Some(wanted) if key.family() == AlgorithmFamily::Rsa => Self::pin(key, pem, wanted),
             Some(wanted) if wanted != natural => Err(KeyError::Mismatch(format!("{wanted:?}"))),
-            _ => Self::pin(key, natural),
+            _ => Self::pin(key, pem, natural),
         }
     }
 
@@ -102,12 +112,13 @@ impl PinnedKey {
             return Err(KeyError::Unusable);
         }
         let key = DecodingKey::from_jwk(jwk).map_err(|_| KeyError::Unusable)?;
-        Ok(Self { algorithm, key })
+        let source = serde_json::to_vec(jwk).map_err(|_| KeyError::Unusable)?;
+        Self::pin(key, &source, algorithm)
     }
 
-    fn pin(key: DecodingKey, algorithm: Algorithm) -> Result<Self, KeyError> {
+    fn pin(key: DecodingKey, source: &[u8], algorithm: Algorithm) -> Result<Self, KeyError> {
         if key.family() == algorithm.family() {
-            Ok(Self { algorithm, key })
+            Ok(Self { algorithm, key, digest: Sha256::digest(source).into() })
         } else {
             Err(KeyError::Mismatch(format!("{algorithm:?}")))
         }

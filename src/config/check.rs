@@ -10,8 +10,8 @@ use super::file::{self, File};
 use super::host::Host;
 use super::origin::{ConfigError, Origins, Problem};
 use super::secret::{self, MIN_BYTES, Secret};
-use super::{Config, Mode};
-use crate::{auth, http, logging, shutdown, signaling, store};
+use super::{Config, Mode, Values};
+use crate::{auth, http, logging, shutdown, signaling, store, turn};
 
 /// The state of a check.
 pub(super) struct Check<'a> {
@@ -78,6 +78,7 @@ pub(super) fn check(file: File, origins: &Origins, mode: Mode, host: &Host) -> R
             addresses: file.log.addresses,
         },
         shutdown: shutdown::Config { timeout: file.drain.timeout },
+        values: Values::default(),
         notices,
     })
 }
@@ -127,20 +128,22 @@ impl Check<'_> {
     }
 
     fn anonymous(&mut self, file: &File, http: &http::Config) {
-        let public = http.http.iter().find(|socket| !socket.ip().is_loopback());
         match file.auth.anonymous {
             auth::Mode::Any if !file.auth.anonymous_in_public => {
-                if let Some(public) = public {
+                if let Some(public) = http.http.iter().find(|socket| is_public(socket.ip())) {
                     self.fail(
                         "auth.anonymous",
                         format!(
                             "\"any\" lets everyone who reaches {public} call and use the relay: give out tokens \
-                             (auth.jwt), listen on a loopback address, or say auth.anonymous_in_public = true"
+                             (auth.jwt), listen on a private address, or say auth.anonymous_in_public = true"
                         ),
                     );
                 }
             }
-            auth::Mode::Loopback => self.loopback(file, http, public.is_none()),
+            auth::Mode::Loopback => {
+                let only_loopback = http.http.iter().all(|socket| socket.ip().is_loopback());
+                self.loopback(file, http, only_loopback);
+            }
             auth::Mode::Any | auth::Mode::Off => {}
         }
     }
@@ -282,6 +285,12 @@ impl Check<'_> {
         }
         Some(secret.into_inner())
     }
+}
+
+/// Whether the internet at large may reach a listener: all addresses at once, or one that is no special-purpose one.
+fn is_public(ip: IpAddr) -> bool {
+    let policy = turn::PeerPolicy::new(&turn::PeerRules::default());
+    ip.is_unspecified() || policy.check(ip, None, |_| false).is_ok()
 }
 
 /// A network; the way out where it is none.

@@ -286,7 +286,7 @@ pub struct Auth {
     /// Who may call without a token: `off` nobody, `loopback` callers on this host, `any` everyone who reaches
     /// `listen.http`.
     pub anonymous: Mode,
-    /// Says that `anonymous = "any"` is meant although others than this host reach `listen.http`: whoever does may call
+    /// Says that `anonymous = "any"` is meant although `listen.http` is a public address: whoever reaches it may call
     /// and use the relay.
     pub anonymous_in_public: bool,
     /// Keys of your own servers for REST, at least 32 bytes each: they see and may do everything there.

@@ -6,6 +6,7 @@
 //! wrong, unknown or does nothing is a start-up error that names key, line and the way out.
 
 mod callers;
+mod change;
 mod check;
 mod environment;
 mod file;
@@ -23,6 +24,7 @@ use std::time::Duration;
 
 use secrecy::SecretString;
 
+pub use change::{Change, Values};
 pub use file::File;
 pub use host::Host;
 pub use load::{Flag, Sources, load};
@@ -63,6 +65,8 @@ pub struct Config {
     pub logging: logging::Config,
     /// How the server stops.
     pub shutdown: shutdown::Config,
+    /// Every key as it stands, for [`Config::changes`].
+    pub values: Values,
     /// What the operator should know about these values, to be said once at start.
     pub notices: Vec<String>,
 }

@@ -5,6 +5,7 @@ use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use arc_swap::ArcSwap;
 use axum::extract::{ConnectInfo, Request, State};
 use axum::http::{HeaderMap, header};
 use axum::middleware::Next;
@@ -30,13 +31,48 @@ const MAX_DELAY: Duration = Duration::from_secs(4);
 #[derive(Debug)]
 pub(crate) struct Admission {
     authenticator: Arc<Authenticator>,
-    origins: Origins,
-    proxies: Vec<IpNet>,
+    access: Arc<Access>,
     connections: Mutex<Table<Bucket>>,
     failures: Mutex<Table<Failures>>,
     unauthenticated: Arc<Semaphore>,
     limits: Limits,
     metrics: Arc<Metrics>,
+}
+
+/// The lists that decide where a request may come from.
+#[derive(Debug, Clone)]
+pub struct AccessLists {
+    origins: Origins,
+    proxies: Vec<IpNet>,
+}
+
+impl AccessLists {
+    /// Reads origins and proxies. Where callers on this host need no token, the server's own origin counts as its own
+    /// under a loopback name only.
+    ///
+    /// # Errors
+    /// An origin of the configuration is none.
+    pub fn parse(config: &Config, anonymous: Mode) -> Result<Self, BadOrigin> {
+        let origins = Origins::parse(&config.origins, anonymous == Mode::Loopback)?;
+        Ok(Self { origins, proxies: config.trusted_proxies.clone() })
+    }
+}
+
+/// The lists in use.
+#[derive(Debug)]
+pub struct Access(ArcSwap<AccessLists>);
+
+impl Access {
+    /// Starts with these.
+    #[must_use]
+    pub fn new(lists: AccessLists) -> Self {
+        Self(ArcSwap::from_pointee(lists))
+    }
+
+    /// Goes on with these, from the next request on.
+    pub fn replace(&self, lists: AccessLists) {
+        self.0.store(Arc::new(lists));
+    }
 }
 
 /// Where a request comes from; an extension of every request that passed [`visit`].
@@ -81,26 +117,22 @@ impl NotAdmitted {
 }
 
 impl Admission {
-    /// Reads the allow list.
-    ///
-    /// # Errors
-    /// An origin of the configuration is none.
+    /// Makes empty tables.
     pub(crate) fn new(
-        config: &Config,
+        limits: &Limits,
+        access: Arc<Access>,
         authenticator: Arc<Authenticator>,
         metrics: Arc<Metrics>,
-    ) -> Result<Self, BadOrigin> {
-        let own_must_be_loopback = authenticator.anonymous() == Mode::Loopback;
-        Ok(Self {
-            origins: Origins::parse(&config.origins, own_must_be_loopback)?,
+    ) -> Self {
+        Self {
+            access,
             authenticator,
-            proxies: config.trusted_proxies.clone(),
             connections: Mutex::default(),
             failures: Mutex::default(),
-            unauthenticated: Arc::new(Semaphore::new(config.limits.unauthenticated)),
-            limits: config.limits.clone(),
+            unauthenticated: Arc::new(Semaphore::new(limits.unauthenticated)),
+            limits: limits.clone(),
             metrics,
-        })
+        }
     }
 
     /// Where a request comes from, or the refusal of its origin.
@@ -110,7 +142,7 @@ impl Admission {
             .extensions()
             .get::<ConnectInfo<SocketAddr>>()
             .map_or(IpAddr::V6(Ipv6Addr::UNSPECIFIED), |ConnectInfo(peer)| peer.ip());
-        let peer = client(peer, headers, &self.proxies);
+        let peer = client(peer, headers, &self.access.0.load().proxies);
         let verdict = self.origin(headers);
         let token_only = verdict == Verdict::TokenOnly;
         if verdict == Verdict::Refused || (token_only && !self.authenticator.takes_tokens()) {
@@ -123,13 +155,13 @@ impl Admission {
         // A header that is no text is an origin all the same: none that is listed.
         let origin = headers.get(header::ORIGIN).map(|value| value.to_str().unwrap_or("null"));
         let host = headers.get(header::HOST).and_then(|value| value.to_str().ok());
-        self.origins.check(origin, host)
+        self.access.0.load().origins.check(origin, host)
     }
 
     /// Whether the answer to a request from this origin may be read by the page.
     pub(crate) fn shares_with(&self, origin: &str, headers: &HeaderMap) -> bool {
         let host = headers.get(header::HOST).and_then(|value| value.to_str().ok());
-        match self.origins.check(Some(origin), host) {
+        match self.access.0.load().origins.check(Some(origin), host) {
             Verdict::Allowed => true,
             Verdict::TokenOnly => self.authenticator.takes_tokens(),
             Verdict::Refused => false,

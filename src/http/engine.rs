@@ -14,7 +14,7 @@ use super::config::Limits;
 use super::session::{AckId, Bounds, Frame, Queue, Slow};
 use crate::metrics::Metrics;
 use crate::signaling::{
-    Close, Event, Hub, Identity, Now, Output, Reject, Request, ServerEvent, SessionId, event_label,
+    self, Close, Event, Hub, Identity, Now, Output, Reject, Request, ServerEvent, SessionId, event_label,
 };
 
 /// Where events of the call engine go. Called with the engine locked, so that events keep their order: it must not
@@ -107,6 +107,11 @@ impl Engine {
         }
     }
 
+    /// Goes on with other limits, rates and timers of the hub.
+    pub fn reconfigure(&self, config: signaling::Config) {
+        self.core.lock().hub.reconfigure(config);
+    }
+
     /// Stops accepting calls and tells every session when to reconnect.
     pub fn drain(&self) {
         self.metrics.draining.set(1);
@@ -175,7 +180,7 @@ impl Engine {
         ack: Option<AckId>,
     ) -> Result<Opened, Reject> {
         self.input(|core, now| {
-            let session = core.hub.open(identity, now)?;
+            let session = core.hub.open(identity, None, now)?.session;
             let queue = Arc::new(Queue::new(self.bounds, self.metrics.signaling_send_queue_bytes.clone()));
             if let Some(id) = ack {
                 // An empty queue has room for one frame.
@@ -275,7 +280,7 @@ impl Engine {
     fn deliver(&self, core: &mut Core, session: SessionId, event: ServerEvent, now: Now) {
         let Some(open) = core.sessions.get(&session) else { return };
         self.metrics.signaling_events.with_label_values(&[event.name, "out"]).inc();
-        let frame = Frame::Event { name: event.name, payload: event.payload };
+        let frame = Frame::Event { name: event.name, payload: event.to_value() };
         if open.queue.push(frame) == Err(Slow) {
             self.forget_slow(core, session, now);
         }

@@ -40,12 +40,13 @@ use tower_http::set_header::SetResponseHeaderLayer;
 use tower_http::timeout::TimeoutLayer;
 use tower_http::trace::TraceLayer;
 
+pub use admission::{Access, AccessLists};
 pub use config::{Config, Limits};
 pub use engine::{Engine, Sink};
 pub use health::Ready;
 pub use origin::BadOrigin;
 pub use scrape::metrics_router;
-pub use serve::serve;
+pub use serve::{Server, serve};
 
 use admission::Admission;
 
@@ -67,6 +68,8 @@ pub struct Parts {
     pub engine: Arc<Engine>,
     /// Who may come in.
     pub authenticator: Arc<Authenticator>,
+    /// And from where.
+    pub access: Arc<Access>,
     /// Call records.
     pub store: Arc<dyn CallStore>,
     /// Mints ICE servers for REST.
@@ -88,18 +91,15 @@ pub(crate) struct Shared {
 }
 
 /// The router of the signaling listeners.
-///
-/// # Errors
-/// An origin of the configuration is none.
-pub fn router(config: &Config, parts: Parts) -> Result<Router, BadOrigin> {
-    let Parts { engine, authenticator, store, ice, ready, metrics } = parts;
-    let admission = Arc::new(Admission::new(config, authenticator, Arc::clone(&metrics))?);
+pub fn router(limits: &Limits, parts: Parts) -> Router {
+    let Parts { engine, authenticator, access, store, ice, ready, metrics } = parts;
+    let admission = Arc::new(Admission::new(limits, access, authenticator, Arc::clone(&metrics)));
     let shared = Arc::new(Shared {
         engine,
         admission: Arc::clone(&admission),
         store,
         ice: Mutex::new(ice),
-        limits: config.limits.clone(),
+        limits: limits.clone(),
         metrics,
     });
     let visited = from_fn_with_state(Arc::clone(&admission), admission::visit);
@@ -125,7 +125,7 @@ pub fn router(config: &Config, parts: Parts) -> Result<Router, BadOrigin> {
         .route("/healthz", get(health::healthz))
         .route("/readyz", get(health::readyz))
         .with_state(ready);
-    Ok(Router::new()
+    Router::new()
         .merge(rest)
         .merge(socketio)
         .merge(websocket)
@@ -139,7 +139,7 @@ pub fn router(config: &Config, parts: Parts) -> Result<Router, BadOrigin> {
         .layer(TraceLayer::new_for_http().make_span_with(|request: &Request| {
             // The path alone: the query may hold a token.
             tracing::debug_span!("http", method = %request.method(), path = request.uri().path())
-        })))
+        }))
 }
 
 /// Lets pages of allowed origins read answers. Tokens travel in headers, never in cookies: no credentials.

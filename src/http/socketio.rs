@@ -229,8 +229,13 @@ impl Transport {
         let ack = inbound.ack.map(AckId::Number);
         match inbound.parse(self.shared.limits.json_depth) {
             Ok((event, payload)) => {
-                let request =
-                    SignalRequest { event, payload, wants_ack: ack.is_some(), size: inbound.text.len() };
+                let request = SignalRequest {
+                    event,
+                    payload,
+                    wants_ack: ack.is_some(),
+                    size: inbound.text.len(),
+                    last_seen: None,
+                };
                 self.shared.engine.handle(self.session, request, ack);
             }
             Err(reject) => self.shared.engine.refuse(self.session, &reject, ack),

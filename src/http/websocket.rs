@@ -281,7 +281,8 @@ async fn read(shared: &Shared, stream: &mut SplitStream<Socket>, session: Sessio
         if event == "seq" {
             continue;
         }
-        let request = SignalRequest { event, payload, wants_ack: id.is_some(), size: text.len() };
+        let request =
+            SignalRequest { event, payload, wants_ack: id.is_some(), size: text.len(), last_seen: None };
         shared.engine.handle(session, request, id.map(AckId::Text));
     }
 }

@@ -10,7 +10,7 @@ use mio::{Poll, Waker};
 use parking_lot::Mutex;
 use tokio::task::AbortHandle;
 
-use super::accept::{Acceptor, Strangers};
+use super::accept::{Acceptor, HttpService, Strangers};
 use super::listen::{Bound, bind_tcp, bind_udp};
 use super::sockets::{Socket, Sockets, WAKER};
 use super::streams::Streams;
@@ -64,6 +64,8 @@ pub struct Parts {
     pub metrics: Arc<Metrics>,
     /// Called for every allocation made or ended; must not block.
     pub on_event: Arc<dyn Fn(&Event) + Send + Sync>,
+    /// What serves HTTP on the TLS listeners, so that one port and one certificate are enough.
+    pub http: Option<HttpService>,
     /// Called when a worker ends that was not told to.
     pub on_failure: Failure,
 }
@@ -126,7 +128,7 @@ impl Relay {
     /// # Errors
     /// A worker's poll, waker or thread cannot be made.
     pub fn start(mut self, parts: Parts) -> Result<Handle, NetError> {
-        let Parts { mut turn, keys, metrics, on_event, on_failure } = parts;
+        let Parts { mut turn, keys, metrics, on_event, http, on_failure } = parts;
         let sockets = descriptors::raise_limit();
         turn.limits.allocations_total = turn.limits.allocations_total.min(sockets);
         let mut nonce_key = [0; 32];
@@ -172,12 +174,17 @@ impl Relay {
         }
         collector::register(&metrics, stats.clone(), Arc::clone(&shared));
         let links: Arc<[Link]> = links.into();
-        let tasks = self.accept(&links, &metrics)?;
+        let tasks = self.accept(&links, &metrics, http)?;
         Ok(Handle { shared, links, stats, certificates: self.certificates, tasks })
     }
 
     /// Starts accepting connections, and watching the certificate of those that are encrypted.
-    fn accept(&mut self, links: &Arc<[Link]>, metrics: &Arc<Metrics>) -> Result<Vec<AbortHandle>, NetError> {
+    fn accept(
+        &mut self,
+        links: &Arc<[Link]>,
+        metrics: &Arc<Metrics>,
+        http: Option<HttpService>,
+    ) -> Result<Vec<AbortHandle>, NetError> {
         let acceptor = Arc::new(Acceptor {
             links: Arc::clone(links),
             next: AtomicUsize::new(0),
@@ -185,6 +192,7 @@ impl Relay {
             first_byte_timeout: self.config.first_byte_timeout,
             strangers: Strangers::new(self.config.connections_per_ip),
             metrics: Arc::clone(metrics),
+            http,
         });
         let mut tasks = Vec::new();
         for listener in self.tcp.drain(..) {

@@ -1,6 +1,6 @@
 //! A client's connection inside a worker: decrypted bytes in, frames out, a bounded queue back.
 
-use std::io::{self, Read as _, Write as _};
+use std::io::{self, IoSlice, Read as _, Write as _};
 use std::net::TcpStream;
 
 use rustls::ServerConnection;
@@ -96,19 +96,17 @@ impl Stream {
         self.outbox.len() - self.written
     }
 
-    /// Queues a message made of parts.
-    pub(super) fn push(&mut self, parts: &[&[u8]]) {
+    /// Queues a message made of parts. Over TLS it is one record, as far as a record reaches: old clients expect to read
+    /// a whole message at once.
+    pub(super) fn push(&mut self, parts: [&[u8]; 3]) {
         if self.written > 0 && self.written == self.outbox.len() {
             self.outbox.clear();
             self.written = 0;
         }
         match &mut self.tls {
             None => parts.iter().for_each(|part| self.outbox.extend_from_slice(part)),
-            Some(tls) => {
-                // Without a buffer limit the writer takes everything; `encrypt` empties it at once.
-                let mut writer = tls.writer();
-                parts.iter().for_each(|part| drop(writer.write_all(part)));
-            }
+            // Without a buffer limit the writer takes everything; `encrypt` empties it at once.
+            Some(tls) => drop(tls.writer().write_vectored(&parts.map(IoSlice::new))),
         }
         self.encrypt();
     }

@@ -64,7 +64,7 @@ impl Streams {
         if stream.queued() + payload.len() > self.queue {
             return false;
         }
-        stream.push(&[prefix, payload, ZEROS.get(..usize::from(padding)).unwrap_or_default()]);
+        stream.push([prefix, payload, ZEROS.get(..usize::from(padding)).unwrap_or_default()]);
         self.dirty.push(index);
         true
     }
@@ -174,7 +174,7 @@ impl Worker {
         match self.bound(verdict, now) {
             Verdict::Reply => {
                 let Some((_, stream)) = self.streams.slab.get_mut(index) else { return };
-                stream.push(&[self.server.reply()]);
+                stream.push([self.server.reply(), &[], &[]]);
                 if stream.admission.is_some() && self.server.serves(from) {
                     stream.admission = None;
                 }

@@ -8,7 +8,7 @@ use std::time::Instant;
 use ahash::RandomState;
 use slab::Slab;
 
-use super::allocation::Allocation;
+use super::allocation::{Allocation, Relayed};
 use super::answer::{self, Challenge, ErrorDetail, Head, Protection, Success};
 use super::deadlines::{Deadlines, Tick};
 use super::long_term::{Authenticated, Verifier};
@@ -399,6 +399,15 @@ impl Server {
         }));
     }
 
+    /// Gives up relayed addresses of an allocation that keeps another.
+    pub(super) fn release(&mut self, slot: u32, gone: impl Fn(&Relayed) -> bool) {
+        let Some(allocation) = self.allocations.get_mut(slot as usize) else { return };
+        for relayed in allocation.release(&self.stats, gone) {
+            let relay = RelayId { slot, family: relayed.family };
+            self.outputs.push_back(Output::Close { relay, lease: relayed.lease });
+        }
+    }
+
     /// Ends every allocation made with credentials of a call.
     pub fn revoke_call(&mut self, call: &str, now: Now) {
         for slot in self.by_call.remove(call).unwrap_or_default() {
@@ -459,6 +468,9 @@ impl Server {
                 found.channels.sweep(tick);
             });
             allocation.armed = Tick::default();
+            if allocation.relayed.iter().any(|relayed| relayed.expires <= tick) {
+                self.release(slot, |relayed| relayed.expires <= tick);
+            }
             self.arm(slot);
         }
         self.due = due;

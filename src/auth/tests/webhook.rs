@@ -21,7 +21,7 @@ async fn ask(status: u16, answer: &str) -> Result<Caller, Denied> {
 
 fn authenticator(url: String) -> Authenticator {
     let webhook = WebhookConfig { url, secret: Some(SECRET.into()) };
-    Authenticator::new(&Config { webhook: Some(webhook), ..Config::default() }, &Outbound::new())
+    Authenticator::new(&Config { webhook: Some(webhook), ..Config::default() }, Outbound::new())
 }
 
 fn token() -> Presented<'static> {

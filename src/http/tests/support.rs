@@ -18,7 +18,7 @@ use tokio_tungstenite::tungstenite::{Error, handshake::client::Request};
 use tokio_util::sync::CancellationToken;
 
 use crate::auth::{self, Authenticator, Mode, Outbound, PinnedKey, TokenConfig};
-use crate::http::{Config, Engine, Parts, Ready, metrics_router, router, serve};
+use crate::http::{Access, AccessLists, Config, Engine, Parts, Ready, metrics_router, router, serve};
 use crate::metrics::Metrics;
 use crate::signaling::{
     CallId, CallRecord, Config as HubConfig, Hub, IceMint, IceServer, IceServers, Now, UserId,
@@ -57,7 +57,7 @@ impl Server {
         let keys = vec![PinnedKey::secret(&SECRET.into(), None).unwrap()];
         let token = TokenConfig { keys, jwks: None, issuer: None, audience: None };
         let ways = auth::Config { anonymous, token: Some(token), ..auth::Config::default() };
-        Self::with(Authenticator::new(&ways, &Outbound::new()), adjust).await
+        Self::with(Authenticator::new(&ways, Outbound::new()), adjust).await
     }
 
     pub(super) async fn with(authenticator: Authenticator, adjust: impl FnOnce(&mut Config)) -> Self {
@@ -70,6 +70,7 @@ impl Server {
         let (ready, store) = (Arc::new(Ready::default()), Arc::new(NoCalls::default()));
         let parts = Parts {
             engine: Arc::clone(&engine),
+            access: Arc::new(Access::new(AccessLists::parse(&config, authenticator.anonymous()).unwrap())),
             authenticator: Arc::new(authenticator),
             store: Arc::clone(&store) as Arc<dyn CallStore>,
             ice: Box::new(Ice),
@@ -79,7 +80,7 @@ impl Server {
         let stop = CancellationToken::new();
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
-        tokio::spawn(serve(listener, router(&config, parts).unwrap(), stop.clone()));
+        tokio::spawn(serve(listener, router(&config.limits, parts), stop.clone()));
         let timers = Arc::clone(&engine);
         let stop_timers = stop.clone();
         tokio::spawn(async move { timers.run(stop_timers).await });

@@ -277,3 +277,17 @@ fn somebody_called_in_a_conversation_who_calls_the_same_people_is_pointed_to_tha
     let refused = stage.ask(b, "call:initiate", request(&["c"])).unwrap_err().to_json();
     assert_eq!((&refused["code"], &refused["callId"]), (&json!("CALL_ALREADY_ACTIVE"), &ack["callId"]));
 }
+
+#[test]
+fn one_of_several_who_are_rung_cannot_end_the_call_for_all() {
+    let mut stage = Stage::new();
+    let (a, b, c) = (stage.open("a"), stage.open("b"), stage.open("c"));
+    let call = stage.call(a, &["b", "c"]);
+    assert_eq!(code(stage.ask(b, "call:end", json!({ "callId": call }))), "PERMISSION_DENIED");
+    stage.join(b, &call);
+    assert_eq!(code(stage.ask(b, "call:end", json!({ "callId": call }))), "PERMISSION_DENIED");
+    stage.ask(c, "call:decline", json!({ "callId": call })).unwrap();
+    assert_eq!(code(stage.ask(c, "call:end", json!({ "callId": call }))), "NOT_IN_CALL");
+    // Two are left: now it is theirs alone.
+    stage.ask(b, "call:end", json!({ "callId": call })).unwrap();
+}

@@ -51,7 +51,13 @@ fn a_frame_over_its_limit_is_refused_whatever_it_says() {
     let mut stage = Stage::new();
     let a = stage.open("a");
     for (size, fits) in [(128 * 1024, true), (128 * 1024 + 1, false)] {
-        let request = Request { event: "call:heartbeat".into(), payload: json!({}), wants_ack: true, size };
+        let request = Request {
+            event: "call:heartbeat".into(),
+            payload: json!({}),
+            wants_ack: true,
+            size,
+            last_seen: None,
+        };
         assert_eq!(stage.hub.handle(a, request, stage.now).is_ok(), fits);
     }
 }
@@ -221,4 +227,31 @@ fn running_calls_rooms_and_ended_calls_are_bounded() {
     }
     stage.ask(a, "room:leave", json!({ "roomId": "1" })).unwrap();
     stage.ask(b, "room:join", json!({ "roomId": "1" })).unwrap();
+}
+
+#[test]
+fn a_busy_client_that_heeds_its_limit_now_and_then_is_not_cut_off() {
+    let mut stage = Stage::new();
+    let a = stage.open("a");
+    for _ in 0..5 {
+        exhaust(&mut stage, a, "call:heartbeat", |_| json!({}));
+        for _ in 0..100 {
+            assert_eq!(code(stage.ask(a, "call:heartbeat", json!({}))), "RATE_LIMIT_EXCEEDED");
+        }
+        stage.pass(0.1);
+    }
+    assert!(stage.closed.is_empty());
+}
+
+#[test]
+fn who_has_not_joined_does_not_spend_the_candidates_of_those_who_have() {
+    let mut stage = Stage::new();
+    let (a, b, c) = (stage.open("a"), stage.open("b"), stage.open("c"));
+    let call = stage.call(a, &["b", "c"]);
+    stage.join(b, &call);
+    let candidate = json!({ "type": "ice-candidate", "to": "a", "candidate": "" });
+    for _ in 0..150 {
+        assert_eq!(code(stage.signal(c, &call, candidate.clone())), "NOT_IN_CALL");
+    }
+    stage.signal(b, &call, candidate).unwrap();
 }

@@ -278,3 +278,13 @@ fn an_expired_token_starts_and_joins_nothing_but_keeps_its_call() {
     assert_eq!(code(stage.ask(a, "call:join", json!({ "callId": other }))), "TOKEN_EXPIRED");
     assert_eq!(stage.count(|event| matches!(event, Event::Rejected { code: "TOKEN_EXPIRED" })), 2);
 }
+
+#[test]
+fn timers_that_come_late_all_count_and_say_only_what_still_matters() {
+    let mut stage = Stage::new();
+    let (a, b, call) = stage.active();
+    stage.close(a);
+    stage.oversleep(40.0);
+    assert_eq!(stage.names(b), ["call:participant-left", "call:ended"]);
+    assert_eq!(stage.record(&call).end_reason, Some("connectionLost"));
+}

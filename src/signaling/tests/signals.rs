@@ -298,3 +298,13 @@ fn an_answer_that_waited_connects_when_it_is_delivered() {
     stage.pass(60.0);
     assert_eq!(stage.hub.running(), 1);
 }
+
+#[test]
+fn the_same_description_to_another_target_is_no_repetition() {
+    let mut stage = Stage::new();
+    let (a, b, c, call) = stage.trio();
+    for to in ["b", "c"] {
+        stage.signal(a, &call, json!({ "type": "offer", "to": to, "sdp": sdp("same") })).unwrap();
+    }
+    assert_eq!((stage.names(b), stage.names(c)), (vec!["call:signal"], vec!["call:signal"]));
+}

@@ -8,10 +8,11 @@ use crate::stun::attribute::{self, Family};
 use crate::stun::{Message, Method};
 use crate::turn::allocation::{Made, PendingAllocation, Relayed, RelayedList, Wants};
 use crate::turn::answer::{Allocated, ErrorDetail, Head, Protection, Success};
+use crate::turn::deadlines::Tick;
 use crate::turn::long_term::Authenticated;
 use crate::turn::ports::Parity;
 use crate::turn::server::{Server, Step};
-use crate::turn::{Bind, BindFailure, FiveTuple, Now, PortLease, Reject, RelayId, Verdict};
+use crate::turn::{Bind, BindFailure, EndReason, FiveTuple, Now, PortLease, Reject, RelayId, Verdict};
 
 use super::granted_lifetime;
 
@@ -104,6 +105,10 @@ impl Server {
                 Err(Reject::FiveTupleInUse)
             };
         }
+        // One that is over but for its timer goes first: its end must not take the new one's 5-tuple along.
+        if let Some(slot) = self.by_five_tuple.get(from).copied() {
+            self.end(slot, EndReason::Expired, now.instant);
+        }
         if by.grant.expires_unix.is_some_and(|expires| expires <= now.unix) {
             return Err(Reject::ExpiredCredential);
         }
@@ -125,7 +130,7 @@ impl Server {
             Some(token) => {
                 let lease = self.shared.reservations.take(token, now.instant).ok_or(Reject::UnknownToken)?;
                 let family = Family::of(lease.local().ip());
-                let relayed = std::iter::once(Relayed { family, lease }).collect();
+                let relayed = std::iter::once(Relayed { family, lease, expires: Tick::default() }).collect();
                 Leased { relayed, reserve: None, family_error: None }
             }
             None => self.lease(wants)?,
@@ -159,7 +164,7 @@ impl Server {
             let random = self.random();
             let error = match self.shared.ports.lease(ipv6, wants.parity, random) {
                 Some((lease, pair)) => {
-                    leased.relayed.push(Relayed { family, lease });
+                    leased.relayed.push(Relayed { family, lease, expires: Tick::default() });
                     leased.reserve = pair;
                     continue;
                 }
