@@ -25,6 +25,7 @@ use super::admission::{Credential, NotAdmitted, Place, Visitor, credential};
 use super::engine::{Opened, WEBSOCKET};
 use super::frame::{self, ClientFrame};
 use super::refusal::{Refusal, error_json};
+use super::resume::{refresh, wish};
 use super::session::{AckId, Frame, Next, Queue};
 use crate::auth::Denied;
 use crate::signaling::{Close, Reject, Request as SignalRequest, SessionId};
@@ -86,6 +87,7 @@ struct Hello {
     name: Option<String>,
     #[serde(rename = "anonymousKey")]
     anonymous_key: Option<String>,
+    resume: Option<serde_json::Value>,
 }
 
 /// Answers the handshake.
@@ -169,7 +171,7 @@ async fn run(shared: &Shared, socket: Socket, visitor: Visitor, handed: Credenti
     let end = match greeted.unwrap_or(Err((NO_HELLO, None))) {
         Ok(opened) => {
             let end = tokio::select! {
-                end = read(shared, &mut stream, opened.session) => end,
+                end = read(shared, &mut stream, opened.session, visitor) => end,
                 end = write(shared, &mut sink, &opened.queue) => end,
             };
             if end == Close::Slow.into() {
@@ -198,7 +200,7 @@ async fn greet(
 ) -> Result<Opened, (End, Option<Frame>)> {
     // The caller limits the whole greeting.
     let text = next_text(stream, Duration::MAX).await.map_err(|end| (end, None))?;
-    let ClientFrame { event, id, payload } =
+    let ClientFrame { event, id, payload, .. } =
         frame::parse(&text, shared.limits.json_depth).map_err(|error| (malformed(error), None))?;
     if event != "hello" {
         return Err((End { code: 4401, reason: "say hello first" }, None));
@@ -218,7 +220,7 @@ async fn greet(
         anonymous_key: hello.anonymous_key.or(handed.anonymous_key),
     };
     let presented = shown.presented(hello.name.as_deref());
-    let identity = shared.admission.authenticate(presented, visitor).await.map_err(|reason| {
+    let admitted = shared.admission.authenticate(presented, visitor).await.map_err(|reason| {
         let end = match reason {
             NotAdmitted::Origin => End { code: 4403, reason: "origin" },
             NotAdmitted::Denied(Denied::Unavailable) => UNAVAILABLE,
@@ -227,8 +229,7 @@ async fn greet(
         refused(end, error_json(reason.code(), &reason.to_string()))
     })?;
     shared
-        .engine
-        .open(identity, WEBSOCKET, ack.clone())
+        .open(admitted, visitor, WEBSOCKET, ack.clone(), wish(hello.resume.as_ref()))
         .map_err(|reject| refused(rejected(&reject), reject.to_json()))
 }
 
@@ -267,22 +268,28 @@ async fn next_text(stream: &mut SplitStream<Socket>, idle: Duration) -> Result<S
     }
 }
 
-async fn read(shared: &Shared, stream: &mut SplitStream<Socket>, session: SessionId) -> End {
+async fn read(
+    shared: &Shared,
+    stream: &mut SplitStream<Socket>,
+    session: SessionId,
+    visitor: Visitor,
+) -> End {
     let idle = shared.limits.ping + shared.limits.pong;
     loop {
         let text = match next_text(stream, idle).await {
             Ok(text) => text,
             Err(end) => return end,
         };
-        let ClientFrame { event, id, payload } = match frame::parse(&text, shared.limits.json_depth) {
-            Ok(frame) => frame,
-            Err(error) => return malformed(error),
-        };
-        if event == "seq" {
+        let ClientFrame { event, id, payload, last_seen } =
+            match frame::parse(&text, shared.limits.json_depth) {
+                Ok(frame) => frame,
+                Err(error) => return malformed(error),
+            };
+        if event == "session:refresh" {
+            refresh(shared, session, visitor, &payload, id.map(AckId::Text)).await;
             continue;
         }
-        let request =
-            SignalRequest { event, payload, wants_ack: id.is_some(), size: text.len(), last_seen: None };
+        let request = SignalRequest { event, payload, wants_ack: id.is_some(), size: text.len(), last_seen };
         shared.engine.handle(session, request, id.map(AckId::Text));
     }
 }

@@ -1,9 +1,11 @@
 //! The engine under a virtual clock.
 
+mod admin;
 mod calls;
 mod groups;
 mod guards;
 mod limits;
+mod moderation;
 mod reconnect;
 mod resume;
 mod signals;
