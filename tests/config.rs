@@ -525,6 +525,66 @@ fn the_total_of_allocations_is_what_ports_and_files_allow() {
     assert_eq!(load(&good("limits.allocations_total = 7")).unwrap().turn.limits.allocations_total, 7);
 }
 
+// --- what a reload finds
+
+#[test]
+fn a_change_is_named_by_its_key_and_never_shows_a_secret() {
+    let (directory, path) = written("");
+    let (one, other) = ("a secret of more than thirty-two bytes", "another secret of more than thirty-two");
+    let load = |text: &str, in_file: &str| {
+        let file = directory.path().join("secret");
+        std::fs::write(&file, in_file).unwrap();
+        std::fs::set_permissions(&file, std::fs::Permissions::from_mode(0o600)).unwrap();
+        std::fs::write(&path, text.replace("FILE", file.to_str().unwrap())).unwrap();
+        config::load(&Sources { file: Some(path.clone()), ..Sources::default() }, &host()).unwrap()
+    };
+    let users = |password: &str| format!("turn.users = [{{ name = \"ana\", password = \"{password}\" }}]\n");
+    let inline = |secret: &str| format!("turn.secrets = [\"{secret}\"]\n");
+    let file = "turn.secrets_file = \"FILE\"\n";
+    let jwt = "auth.jwt.secret_file = \"FILE\"\n";
+    for (before, after, keys) in [
+        ((inline(one), ""), (inline(one), ""), &[][..]),
+        ((inline(one), ""), (inline(other), ""), &["turn.secrets"]),
+        ((file.into(), one), (file.into(), other), &["turn.secrets_file"]),
+        ((users("p"), ""), (users("q"), ""), &["turn.users"]),
+        ((inline(one) + jwt, one), (inline(one) + jwt, other), &["auth.jwt.secret_file"]),
+        (
+            (inline(one), ""),
+            (inline(one) + "relay.deny_peers = [\"10.1.0.0/16\"]\nlog.level = \"warn\"\n", ""),
+            &["log.level", "relay.deny_peers"],
+        ),
+        (
+            (inline(one), ""),
+            (inline(one) + "public.external_ips = { \"198.18.0.5\" = \"192.0.2.7\" }\n", ""),
+            &["public.external_ips.198.18.0.5"],
+        ),
+    ] {
+        let (before, after) = (load(&before.0, before.1), load(&after.0, after.1));
+        let changes = before.changes(&after);
+        let found: Vec<&str> = changes.iter().map(|change| change.key.as_str()).collect();
+        assert_eq!(found, keys);
+        let shown = format!("{changes:?}");
+        assert!(!shown.contains("thirty-two") && !shown.contains("ana"), "{shown}");
+        let fixed = changes.iter().filter(|change| change.needs_restart()).count();
+        assert_eq!(fixed, found.iter().filter(|key| key.starts_with("public")).count());
+    }
+}
+
+#[test]
+fn every_key_that_needs_a_restart_exists() {
+    let text = std::fs::read_to_string("src/config/change.rs").unwrap();
+    let list = text.split("const RESTART").nth(1).unwrap().split("];").next().unwrap();
+    let defaults = toml::Table::try_from(File::default()).unwrap();
+    let keys: Vec<&str> = list.split('"').skip(1).step_by(2).collect();
+    assert!(keys.len() > 10, "{keys:?}");
+    for key in keys {
+        let mut parts = key.split('.');
+        let first = defaults.get(parts.next().unwrap());
+        let found = parts.fold(first, |value, part| value?.as_table()?.get(part));
+        assert!(found.is_some(), "there is no key {key}");
+    }
+}
+
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(200))]
 

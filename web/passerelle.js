@@ -28,6 +28,8 @@ export { PasserelleError } from './signaling.js';
  * @property {string | URL} [url] of the server; default: where the page is from
  * @property {string} [token] of the user; anonymous servers need none
  * @property {string} [name] shown to the others when the token has none
+ * @property {string} [anonymousKey] secret by which a caller without a token stays the same user, 16 to 128 characters;
+ *   default: one that lives as long as the tab
  *
  * @typedef {object} CallOptions
  * @property {string} [roomId] rings everyone else in the room

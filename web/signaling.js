@@ -9,6 +9,7 @@ import { Emitter } from './emitter.js';
 
 const SUBPROTOCOL = 'passerelle.v1.json';
 const VERSION = '0.1.0';
+const KEY_ITEM = 'passerelle.anonymousKey';
 const REQUEST_TIMEOUT_MS = 10_000;
 const READY_TIMEOUT_MS = 10_000;
 const BACKOFF_FIRST_MS = 300;
@@ -49,6 +50,24 @@ export function endpoint(url = '/') {
 }
 
 /**
+ * The secret by which a caller without a token stays the same user in this tab, also after the page was loaded again.
+ *
+ * @returns {string}
+ */
+function rememberedKey() {
+  const bytes = crypto.getRandomValues(new Uint8Array(16));
+  const fresh = [...bytes].map((byte) => byte.toString(16).padStart(2, '0')).join('');
+  try {
+    const known = sessionStorage.getItem(KEY_ITEM);
+    if (known) return known;
+    sessionStorage.setItem(KEY_ITEM, fresh);
+  } catch {
+    // Without storage the key lives as long as this object.
+  }
+  return fresh;
+}
+
+/**
  * Events: `state` (`connecting` | `ready` | `reconnecting` | `closed`), `ready` (payload of `session:ready`),
  * `event` (`{name, payload}` for every event of the server), `closed` ({@link PasserelleError}).
  */
@@ -77,12 +96,13 @@ export class Signaling extends Emitter {
   #resume;
 
   /**
-   * @param {{url?: string | URL, token?: string, name?: string}} options
+   * @param {{url?: string | URL, token?: string, name?: string, anonymousKey?: string}} options
    */
-  constructor({ url, token, name }) {
+  constructor({ url, token, name, anonymousKey = token ? undefined : rememberedKey() }) {
     super();
     this.#url = endpoint(url);
-    this.#hello = { ...(token && { token }), ...(name && { name }), client: { name: 'passerelle.js', version: VERSION } };
+    const client = { name: 'passerelle.js', version: VERSION };
+    this.#hello = { ...(token && { token }), ...(name && { name }), ...(anonymousKey && { anonymousKey }), client };
   }
 
   /**

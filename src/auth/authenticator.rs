@@ -43,6 +43,17 @@ impl Default for Grants {
     }
 }
 
+/// What a caller shows to be let in.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Presented<'a> {
+    /// A token of the operator's application.
+    pub token: Option<&'a str>,
+    /// What an anonymous caller wants to be called; with a token the token's own names count.
+    pub name: Option<&'a str>,
+    /// The secret by which an anonymous caller stays the same user, 16 to 128 characters.
+    pub anonymous_key: Option<&'a str>,
+}
+
 /// Someone who was let in.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Caller {
@@ -72,6 +83,9 @@ pub enum Denied {
     /// A genuine token after its time.
     #[error("the token has expired")]
     Expired,
+    /// The secret of an anonymous caller has the wrong length.
+    #[error("anonymousKey has 16 to 128 characters")]
+    AnonymousKey,
 }
 
 impl Denied {
@@ -81,6 +95,7 @@ impl Denied {
         match self {
             Self::Missing | Self::Invalid => "NOT_AUTHENTICATED",
             Self::Expired => "TOKEN_EXPIRED",
+            Self::AnonymousKey => "VALIDATION_ERROR",
         }
     }
 }
@@ -121,22 +136,21 @@ impl Authenticator {
     }
 
     /// Lets a caller in or not. A token is always checked when there is one: a bad token never falls back to anonymous.
-    /// `name` is what an anonymous caller wants to be called; with a token the token's own names count.
     ///
     /// # Errors
     /// [`Denied`].
     pub fn authenticate(
         &self,
-        token: Option<&str>,
-        name: Option<&str>,
+        presented: Presented<'_>,
         peer: IpAddr,
         now_unix_ms: i64,
     ) -> Result<Caller, Denied> {
+        let Presented { token, name, anonymous_key } = presented;
         let rules = self.0.load();
         match (token, &rules.verifier) {
             (Some(token), Some(verifier)) => verifier.verify(token, now_unix_ms),
             (Some(_), None) => Err(Denied::Invalid),
-            (None, _) if rules.anonymous.admits(peer) => Ok(anonymous::caller(name)),
+            (None, _) if rules.anonymous.admits(peer) => anonymous::caller(name, anonymous_key),
             (None, _) => Err(Denied::Missing),
         }
     }
@@ -162,30 +176,30 @@ mod tests {
     fn a_missing_token_is_anonymous_where_allowed_and_a_bad_one_is_refused() {
         let peer = "127.0.0.1".parse().unwrap();
         let open = with_tokens(Mode::Loopback);
-        assert!(open.authenticate(None, None, peer, 0).unwrap().user.starts_with(anonymous::PREFIX));
-        assert_eq!(open.authenticate(Some("x.y.z"), None, peer, 0), Err(Denied::Invalid));
-        assert_eq!(open.authenticate(Some(""), None, peer, 0), Err(Denied::Invalid));
-        assert_eq!(with_tokens(Mode::Off).authenticate(None, None, peer, 0), Err(Denied::Missing));
+        let token = |token| Presented { token: Some(token), ..Presented::default() };
+        let none = Presented::default();
+        assert!(open.authenticate(none, peer, 0).unwrap().user.starts_with(anonymous::PREFIX));
+        assert_eq!(open.authenticate(token("x.y.z"), peer, 0), Err(Denied::Invalid));
+        assert_eq!(open.authenticate(token(""), peer, 0), Err(Denied::Invalid));
+        assert_eq!(with_tokens(Mode::Off).authenticate(none, peer, 0), Err(Denied::Missing));
         let elsewhere = "192.0.2.1".parse().unwrap();
-        assert_eq!(open.authenticate(None, None, elsewhere, 0), Err(Denied::Missing));
+        assert_eq!(open.authenticate(none, elsewhere, 0), Err(Denied::Missing));
     }
 
     #[test]
     fn other_rules_hold_from_the_next_caller_on() {
         let (peer, authenticator) = ("127.0.0.1".parse().unwrap(), Authenticator::new(Mode::Loopback, None));
-        assert!(authenticator.authenticate(None, None, peer, 0).is_ok());
+        assert!(authenticator.authenticate(Presented::default(), peer, 0).is_ok());
         let config = TokenConfig { secret: "x".repeat(32).into(), issuer: None, audience: None };
         authenticator.reconfigure(Mode::Off, Some(&config));
-        assert_eq!(authenticator.authenticate(None, None, peer, 0), Err(Denied::Missing));
+        assert_eq!(authenticator.authenticate(Presented::default(), peer, 0), Err(Denied::Missing));
         assert!(authenticator.takes_tokens());
     }
 
     #[test]
     fn without_a_configured_key_every_token_is_refused() {
         let authenticator = Authenticator::new(Mode::Any, None);
-        assert_eq!(
-            authenticator.authenticate(Some("a.b.c"), None, "::1".parse().unwrap(), 0),
-            Err(Denied::Invalid)
-        );
+        let token = Presented { token: Some("a.b.c"), ..Presented::default() };
+        assert_eq!(authenticator.authenticate(token, "::1".parse().unwrap(), 0), Err(Denied::Invalid));
     }
 }

@@ -11,7 +11,7 @@ pub mod users;
 use smallvec::SmallVec;
 
 pub use anonymous::Mode;
-pub use authenticator::{Authenticator, Caller, Denied, Grants};
+pub use authenticator::{Authenticator, Caller, Denied, Grants, Presented};
 pub use shared_secret::{Minted, SharedSecrets};
 pub use token::TokenConfig;
 pub use users::Users;

@@ -119,7 +119,7 @@ fn same<'a>(
     one: impl IntoIterator<Item = &'a SecretString>,
     other: impl IntoIterator<Item = &'a SecretString>,
 ) -> bool {
-    one.into_iter().map(|secret| secret.expose_secret()).eq(other.into_iter().map(|s| s.expose_secret()))
+    one.into_iter().map(SecretString::expose_secret).eq(other.into_iter().map(SecretString::expose_secret))
 }
 
 /// A value as the log may show it: nothing of secrets, of the names of users, of URLs that may hold a password.

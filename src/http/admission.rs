@@ -18,7 +18,7 @@ use super::config::{Config, Limits};
 use super::engine::now;
 use super::origin::{BadOrigin, Origins, Verdict};
 use super::refusal::Refusal;
-use crate::auth::{self, Authenticator, Mode};
+use crate::auth::{self, Authenticator, Mode, Presented};
 use crate::metrics::Metrics;
 use crate::signaling::{Grants, Identity, UserId};
 
@@ -206,11 +206,10 @@ impl Admission {
     /// [`NotAdmitted`].
     pub(crate) async fn authenticate(
         &self,
-        token: Option<&str>,
-        name: Option<&str>,
+        presented: Presented<'_>,
         visitor: Visitor,
     ) -> Result<Identity, NotAdmitted> {
-        if token.is_none() && visitor.token_only {
+        if presented.token.is_none() && visitor.token_only {
             return Err(NotAdmitted::Origin);
         }
         let address = network(visitor.peer);
@@ -225,8 +224,8 @@ impl Admission {
             self.metrics.signaling_rate_limited.with_label_values(&["authentication"]).inc();
             tokio::time::sleep(delay).await;
         }
-        let caller = self.authenticator.authenticate(token, name, visitor.peer, now().unix_ms);
-        if token.is_some() && caller == Err(auth::Denied::Invalid) {
+        let caller = self.authenticator.authenticate(presented, visitor.peer, now().unix_ms);
+        if presented.token.is_some() && caller == Err(auth::Denied::Invalid) {
             let moment = Instant::now();
             let mut table = self.failures.lock();
             table.entry(address, |failures| failures.is_over(moment, window)).count(moment, window);
@@ -250,23 +249,45 @@ pub(crate) async fn visit(
     }
 }
 
-/// The token of a request: `Authorization: Bearer`, else the `access_token` parameter of the query.
+/// The credential in the head of a request.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(crate) struct Credential {
+    /// A token.
+    pub(crate) token: Option<String>,
+    /// The secret of an anonymous caller.
+    pub(crate) anonymous_key: Option<String>,
+}
+
+impl Credential {
+    /// What is presented, with a name for anonymous callers.
+    pub(crate) fn presented<'a>(&'a self, name: Option<&'a str>) -> Presented<'a> {
+        Presented { token: self.token.as_deref(), name, anonymous_key: self.anonymous_key.as_deref() }
+    }
+}
+
+/// The credential of a request: `Authorization: Bearer` or `Anonymous`, else the `access_token` parameter of the query.
 ///
 /// # Errors
 /// An `Authorization` header of another kind: it is a credential, and not one of ours.
-pub(crate) fn bearer(headers: &HeaderMap, query: Option<&str>) -> Result<Option<String>, auth::Denied> {
+pub(crate) fn credential(headers: &HeaderMap, query: Option<&str>) -> Result<Credential, auth::Denied> {
     if let Some(value) = headers.get(header::AUTHORIZATION) {
         let value = value.to_str().map_err(|_| auth::Denied::Invalid)?;
-        let (scheme, token) = value.split_once(' ').ok_or(auth::Denied::Invalid)?;
-        if !scheme.eq_ignore_ascii_case("bearer") {
-            return Err(auth::Denied::Invalid);
-        }
-        return Ok(Some(token.trim().to_owned()));
+        let (scheme, secret) = value.split_once(' ').ok_or(auth::Denied::Invalid)?;
+        let secret = Some(secret.trim().to_owned());
+        return match () {
+            () if scheme.eq_ignore_ascii_case("bearer") => {
+                Ok(Credential { token: secret, anonymous_key: None })
+            }
+            () if scheme.eq_ignore_ascii_case("anonymous") => {
+                Ok(Credential { token: None, anonymous_key: secret })
+            }
+            () => Err(auth::Denied::Invalid),
+        };
     }
     // A token is base64url and dots: nothing in it is ever percent-encoded.
     let token =
         query.into_iter().flat_map(|q| q.split('&')).find_map(|pair| pair.strip_prefix("access_token="));
-    Ok(token.map(ToOwned::to_owned))
+    Ok(Credential { token: token.map(ToOwned::to_owned), anonymous_key: None })
 }
 
 /// The client of a connection: what `X-Forwarded-For` says as far as the proxies that wrote it are trusted.
@@ -479,11 +500,14 @@ mod tests {
             [(header::AUTHORIZATION, value.parse().unwrap())].into_iter().collect()
         };
         let none = HeaderMap::new();
+        let bearer = |headers: &HeaderMap, query| credential(headers, query).map(|shown| shown.token);
         assert_eq!(bearer(&none, None), Ok(None));
         assert_eq!(bearer(&header("bearer a.b.c"), Some("access_token=x")), Ok(Some("a.b.c".into())));
         assert_eq!(bearer(&none, Some("EIO=4&access_token=a.b.c&t=1")), Ok(Some("a.b.c".into())));
         assert_eq!(bearer(&none, Some("xaccess_token=a")), Ok(None));
         assert_eq!(bearer(&none, Some("access_token=")), Ok(Some(String::new())));
         assert_eq!(bearer(&header("Basic dTpw"), None), Err(auth::Denied::Invalid));
+        let anonymous = credential(&header("Anonymous s3cret"), Some("access_token=x")).unwrap();
+        assert_eq!((anonymous.token, anonymous.anonymous_key.as_deref()), (None, Some("s3cret")));
     }
 }

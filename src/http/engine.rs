@@ -14,7 +14,7 @@ use super::config::Limits;
 use super::session::{AckId, Bounds, Frame, Queue, Slow};
 use crate::metrics::Metrics;
 use crate::signaling::{
-    self, Close, Event, Hub, Identity, Now, Output, Reject, Request, ServerEvent, SessionId,
+    self, Close, Event, Hub, Identity, Now, Output, Reject, Request, ServerEvent, SessionId, event_label,
 };
 
 /// Where events of the call engine go. Called with the engine locked, so that events keep their order: it must not
@@ -29,24 +29,6 @@ pub(crate) const SOCKETIO: &str = "socketio";
 const CLOSING_SLICES: u32 = 20;
 /// How long transports have to write what they hold after the last one was told to close.
 const LAST_WORDS: Duration = Duration::from_secs(2);
-
-/// The names clients may send: what the `event` label of a metric may hold.
-const REQUESTS: &[&str] = &[
-    "call:initiate",
-    "call:join",
-    "call:signal",
-    "call:toggle-audio",
-    "call:toggle-video",
-    "call:toggle-screen",
-    "call:leave",
-    "call:decline",
-    "call:end",
-    "call:request-ice-servers",
-    "call:heartbeat",
-    "room:join",
-    "room:leave",
-    "session:bye",
-];
 
 /// The call engine with its sessions' queues and its clock. Cheap to share, short to lock: nothing waits inside.
 pub struct Engine {
@@ -198,7 +180,7 @@ impl Engine {
         ack: Option<AckId>,
     ) -> Result<Opened, Reject> {
         self.input(|core, now| {
-            let session = core.hub.open(identity, now)?;
+            let session = core.hub.open(identity, None, now)?.session;
             let queue = Arc::new(Queue::new(self.bounds, self.metrics.signaling_send_queue_bytes.clone()));
             if let Some(id) = ack {
                 // An empty queue has room for one frame.
@@ -212,7 +194,7 @@ impl Engine {
 
     /// Handles a request of a session. The ack goes through the queue, before the events the request caused.
     pub(crate) fn handle(&self, session: SessionId, request: Request, ack: Option<AckId>) {
-        let label = REQUESTS.iter().find(|known| **known == request.event).unwrap_or(&"other");
+        let label = event_label(&request.event);
         self.input(|core, now| {
             let Some(queue) = core.sessions.get(&session).map(|open| Arc::clone(&open.queue)) else { return };
             let started = Instant::now();
@@ -298,7 +280,7 @@ impl Engine {
     fn deliver(&self, core: &mut Core, session: SessionId, event: ServerEvent, now: Now) {
         let Some(open) = core.sessions.get(&session) else { return };
         self.metrics.signaling_events.with_label_values(&[event.name, "out"]).inc();
-        let frame = Frame::Event { name: event.name, payload: event.payload };
+        let frame = Frame::Event { name: event.name, payload: event.to_value() };
         if open.queue.push(frame) == Err(Slow) {
             self.forget_slow(core, session, now);
         }

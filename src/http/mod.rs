@@ -46,7 +46,7 @@ pub use engine::{Engine, Sink};
 pub use health::Ready;
 pub use origin::BadOrigin;
 pub use scrape::metrics_router;
-pub use serve::serve;
+pub use serve::{Server, serve};
 
 use admission::Admission;
 

@@ -21,11 +21,11 @@ use socketioxide::socket::Socket;
 use socketioxide::{ParserConfig, SendError, SocketError, SocketIo};
 
 use super::Shared;
-use super::admission::{NotAdmitted, Place, Visitor, bearer};
+use super::admission::{Credential, NotAdmitted, Place, Visitor, credential};
 use super::engine::{Opened, SOCKETIO};
 use super::frame::depth_exceeds;
 use super::session::{AckId, Frame, Next, Queue};
-use crate::auth;
+use crate::auth::{self, Presented};
 use crate::signaling::{Close, Identity, Reject, Request as SignalRequest, SessionId};
 
 /// Packets the library holds for one connection. Small, because it counts packets and not bytes: the queue of the
@@ -165,11 +165,17 @@ async fn authenticate(
     auth: Option<&Json>,
 ) -> Result<Identity, &'static str> {
     let text = |name: &str| auth.and_then(|auth| auth.get(name)).and_then(Json::as_str);
-    let token = match text("token").or_else(|| text("authToken")) {
-        Some(token) => Some(token.to_owned()),
-        None => bearer(&parts.headers, parts.uri.query()).map_err(auth::Denied::code)?,
+    let token = text("token").or_else(|| text("authToken"));
+    let handed = match token {
+        Some(_) => Credential::default(),
+        None => credential(&parts.headers, parts.uri.query()).map_err(auth::Denied::code)?,
     };
-    let admitted = shared.admission.authenticate(token.as_deref(), text("name"), visitor).await;
+    let presented = Presented {
+        token: token.or(handed.token.as_deref()),
+        name: text("name"),
+        anonymous_key: text("anonymousKey").or(handed.anonymous_key.as_deref()),
+    };
+    let admitted = shared.admission.authenticate(presented, visitor).await;
     admitted.map_err(NotAdmitted::code)
 }
 
@@ -223,8 +229,13 @@ impl Transport {
         let ack = inbound.ack.map(AckId::Number);
         match inbound.parse(self.shared.limits.json_depth) {
             Ok((event, payload)) => {
-                let request =
-                    SignalRequest { event, payload, wants_ack: ack.is_some(), size: inbound.text.len() };
+                let request = SignalRequest {
+                    event,
+                    payload,
+                    wants_ack: ack.is_some(),
+                    size: inbound.text.len(),
+                    last_seen: None,
+                };
                 self.shared.engine.handle(self.session, request, ack);
             }
             Err(reject) => self.shared.engine.refuse(self.session, &reject, ack),

@@ -21,7 +21,7 @@ use tokio_tungstenite::tungstenite::protocol::frame::coding::CloseCode;
 use tokio_tungstenite::tungstenite::protocol::{CloseFrame, Message, Role, WebSocketConfig};
 
 use super::Shared;
-use super::admission::{NotAdmitted, Place, Visitor, bearer};
+use super::admission::{Credential, NotAdmitted, Place, Visitor, credential};
 use super::engine::{Opened, WEBSOCKET};
 use super::frame::{self, ClientFrame};
 use super::refusal::{Refusal, error_json};
@@ -81,6 +81,8 @@ impl From<Close> for End {
 struct Hello {
     token: Option<String>,
     name: Option<String>,
+    #[serde(rename = "anonymousKey")]
+    anonymous_key: Option<String>,
 }
 
 /// Answers the handshake.
@@ -93,9 +95,9 @@ pub(crate) async fn upgrade(
         Ok(key) => key,
         Err(refusal) => return refusal.into_response(),
     };
-    // A token in the handshake is the one a hello without any means.
-    let token = match bearer(request.headers(), request.uri().query()) {
-        Ok(token) => token,
+    // A credential in the handshake is the one a hello without any means.
+    let handed = match credential(request.headers(), request.uri().query()) {
+        Ok(handed) => handed,
         Err(denied) => return Refusal::from(NotAdmitted::from(denied)).into_response(),
     };
     let place = match shared.admission.connect(visitor.peer) {
@@ -114,7 +116,7 @@ pub(crate) async fn upgrade(
             .max_frame_size(Some(transport.limits.frame));
         let io = TokioIo::new(upgraded);
         let socket = WebSocketStream::from_raw_socket(io, Role::Server, Some(config)).await;
-        run(&transport, socket, visitor, token, place).await;
+        run(&transport, socket, visitor, handed, place).await;
     });
     let accept = HeaderValue::try_from(derive_accept_key(&key));
     let mut response = StatusCode::SWITCHING_PROTOCOLS.into_response();
@@ -157,9 +159,9 @@ fn handshake(method: &Method, headers: &HeaderMap) -> Result<Vec<u8>, Refusal> {
 }
 
 /// The life of a transport: hello, then frames both ways, then the close.
-async fn run(shared: &Shared, socket: Socket, visitor: Visitor, token: Option<String>, place: Place) {
+async fn run(shared: &Shared, socket: Socket, visitor: Visitor, handed: Credential, place: Place) {
     let (mut sink, mut stream) = socket.split();
-    let greeted = timeout(shared.limits.hello, greet(shared, &mut stream, visitor, token)).await;
+    let greeted = timeout(shared.limits.hello, greet(shared, &mut stream, visitor, handed)).await;
     place.leave();
     let end = match greeted.unwrap_or(Err((NO_HELLO, None))) {
         Ok(opened) => {
@@ -189,7 +191,7 @@ async fn greet(
     shared: &Shared,
     stream: &mut SplitStream<Socket>,
     visitor: Visitor,
-    handshake_token: Option<String>,
+    handed: Credential,
 ) -> Result<Opened, (End, Option<Frame>)> {
     // The caller limits the whole greeting.
     let text = next_text(stream, Duration::MAX).await.map_err(|end| (end, None))?;
@@ -203,19 +205,23 @@ async fn greet(
         (end, ack.clone().map(|id| Frame::Ack { id, outcome: Err(error) }))
     };
     let hello: Hello = serde_json::from_value(payload).map_err(|_| {
-        refused(End::protocol("hello"), error_json("VALIDATION_ERROR", "token and name are texts"))
+        refused(
+            End::protocol("hello"),
+            error_json("VALIDATION_ERROR", "token, name and anonymousKey are texts"),
+        )
     })?;
-    let token = hello.token.or(handshake_token);
-    let identity =
-        shared.admission.authenticate(token.as_deref(), hello.name.as_deref(), visitor).await.map_err(
-            |reason| {
-                let end = match reason {
-                    NotAdmitted::Origin => End { code: 4403, reason: "origin" },
-                    NotAdmitted::Denied(_) => Close::Auth.into(),
-                };
-                refused(end, error_json(reason.code(), &reason.to_string()))
-            },
-        )?;
+    let shown = Credential {
+        token: hello.token.or(handed.token),
+        anonymous_key: hello.anonymous_key.or(handed.anonymous_key),
+    };
+    let presented = shown.presented(hello.name.as_deref());
+    let identity = shared.admission.authenticate(presented, visitor).await.map_err(|reason| {
+        let end = match reason {
+            NotAdmitted::Origin => End { code: 4403, reason: "origin" },
+            NotAdmitted::Denied(_) => Close::Auth.into(),
+        };
+        refused(end, error_json(reason.code(), &reason.to_string()))
+    })?;
     shared
         .engine
         .open(identity, WEBSOCKET, ack.clone())
@@ -271,7 +277,8 @@ async fn read(shared: &Shared, stream: &mut SplitStream<Socket>, session: Sessio
         if event == "seq" {
             continue;
         }
-        let request = SignalRequest { event, payload, wants_ack: id.is_some(), size: text.len() };
+        let request =
+            SignalRequest { event, payload, wants_ack: id.is_some(), size: text.len(), last_seen: None };
         shared.engine.handle(session, request, id.map(AckId::Text));
     }
 }

@@ -11,10 +11,11 @@ use std::time::Duration;
 use ipnet::IpNet;
 use parking_lot::Mutex;
 use rustls::ServerConfig;
-use tokio::io::{AsyncRead, AsyncReadExt as _};
+use tokio::io::{AsyncBufReadExt as _, AsyncRead, AsyncReadExt as _};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::time::timeout;
 use tokio_rustls::TlsAcceptor;
+use tokio_rustls::server::TlsStream;
 
 use super::proxy;
 use super::relay::Link;
@@ -36,7 +37,11 @@ pub(super) struct Acceptor {
     pub(super) first_byte_timeout: Duration,
     pub(super) strangers: Strangers,
     pub(super) metrics: Arc<Metrics>,
+    pub(super) http: Option<HttpService>,
 }
+
+/// What serves HTTP on the TLS listeners: called with the connection, nothing of it read, and the client's address.
+pub type HttpService = Arc<dyn Fn(TlsStream<TcpStream>, SocketAddr) + Send + Sync>;
 
 /// Why a connection was given up before a worker had it: the label of `passerelle_turn_connections_refused_total`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -114,10 +119,16 @@ impl Acceptor {
             Some(config) => {
                 let handshake = TlsAcceptor::from(config).accept(socket);
                 let mut stream = self.in_time(handshake).await?.map_err(|_| Refused::Handshake)?;
-                let unread = self.first_bytes(&mut stream).await?;
+                // What is looked at here stays in the connection's own buffer.
+                let first = self.in_time(stream.fill_buf()).await?.map_err(|_| Refused::Closed)?;
+                let first = *first.first().ok_or(Refused::Closed)?;
+                if let Some(http) = self.http.as_ref().filter(|_| first.is_ascii_uppercase()) {
+                    http(stream, client);
+                    return Ok(());
+                }
                 let (socket, mut tls) = stream.into_inner();
                 tls.set_buffer_limit(None);
-                (socket, Some(Box::new(tls)), unread)
+                (socket, Some(Box::new(tls)), Vec::new())
             }
         };
         let five_tuple = FiveTuple { client, server: canonical(server), transport };

@@ -19,6 +19,7 @@ mod tls;
 mod udp;
 mod worker;
 
+pub use accept::HttpService;
 pub use config::{Certificate, Config};
 pub use descriptors::relay_sockets;
 pub use listen::bind_tcp;

@@ -10,12 +10,12 @@ use mio::{Poll, Waker};
 use parking_lot::Mutex;
 use tokio::task::AbortHandle;
 
-use super::accept::{Acceptor, Strangers};
+use super::accept::{Acceptor, HttpService, Strangers};
 use super::listen::{Bound, bind_tcp, bind_udp};
 use super::sockets::{Socket, Sockets, WAKER};
 use super::streams::Streams;
 use super::tls::{self, CertificateError, Certificates};
-use super::udp::{Options, Receiver};
+use super::udp::{Offload, Options, Receiver};
 use super::worker::{Command, Gauges, Outbox, Worker, now};
 use super::{Config, collector, descriptors};
 use crate::metrics::Metrics;
@@ -64,6 +64,8 @@ pub struct Parts {
     pub metrics: Arc<Metrics>,
     /// Called for every allocation made or ended; must not block.
     pub on_event: Arc<dyn Fn(&Event) + Send + Sync>,
+    /// What serves HTTP on the TLS listeners, so that one port and one certificate are enough.
+    pub http: Option<HttpService>,
     /// Called when a worker ends that was not told to.
     pub on_failure: Failure,
 }
@@ -92,7 +94,7 @@ impl Relay {
             move |error| NetError::Listen { key, address, error }
         };
         let udp = |address: &SocketAddr| {
-            bind_udp(*address, workers, config.receive_buffer).map_err(failed("listen.udp", address))
+            bind_udp(*address, workers, options(&config)).map_err(failed("listen.udp", address))
         };
         let stream = |key| move |address: &SocketAddr| bind_tcp(*address).map_err(failed(key, address));
         let certificates = match &config.certificate {
@@ -126,7 +128,7 @@ impl Relay {
     /// # Errors
     /// A worker's poll, waker or thread cannot be made.
     pub fn start(mut self, parts: Parts) -> Result<Handle, NetError> {
-        let Parts { mut turn, keys, metrics, on_event, on_failure } = parts;
+        let Parts { mut turn, keys, metrics, on_event, http, on_failure } = parts;
         let sockets = descriptors::raise_limit();
         turn.limits.allocations_total = turn.limits.allocations_total.min(sockets);
         let mut nonce_key = [0; 32];
@@ -140,6 +142,7 @@ impl Relay {
         let settings = Settings::new(turn);
         let on_failure = Arc::new(on_failure);
         let (mut links, mut stats) = (Vec::new(), Vec::new());
+        let Options { offload, .. } = options(&self.config);
         for index in 0..self.workers {
             let poll = Poll::new()?;
             let waker = Waker::new(poll.registry(), WAKER)?;
@@ -160,24 +163,31 @@ impl Relay {
                 streams: Streams::new(self.config.stream_queue, self.config.unauthenticated_timeout),
                 server,
                 commands: inbox,
-                relay_options: Options { receive_buffer: self.config.receive_buffer, reuse_port: false },
+                relay_options: options(&self.config),
                 gauges: Gauges::new(&metrics)?,
                 on_event: Arc::clone(&on_event),
-                receiver: Receiver::new(),
-                sender: Outbox::new(),
+                receiver: Receiver::new(offload),
+                sender: Outbox::new(offload),
+                origins: Vec::new(),
                 unfinished: Vec::new(),
+                errors: Vec::new(),
             };
             let thread = spawn(index, worker, Arc::clone(&on_failure))?;
             links.push(Link { commands, waker, thread: Mutex::new(Some(thread)) });
         }
         collector::register(&metrics, stats.clone(), Arc::clone(&shared));
         let links: Arc<[Link]> = links.into();
-        let tasks = self.accept(&links, &metrics)?;
+        let tasks = self.accept(&links, &metrics, http)?;
         Ok(Handle { shared, links, stats, certificates: self.certificates, tasks })
     }
 
     /// Starts accepting connections, and watching the certificate of those that are encrypted.
-    fn accept(&mut self, links: &Arc<[Link]>, metrics: &Arc<Metrics>) -> Result<Vec<AbortHandle>, NetError> {
+    fn accept(
+        &mut self,
+        links: &Arc<[Link]>,
+        metrics: &Arc<Metrics>,
+        http: Option<HttpService>,
+    ) -> Result<Vec<AbortHandle>, NetError> {
         let acceptor = Arc::new(Acceptor {
             links: Arc::clone(links),
             next: AtomicUsize::new(0),
@@ -185,6 +195,7 @@ impl Relay {
             first_byte_timeout: self.config.first_byte_timeout,
             strangers: Strangers::new(self.config.connections_per_ip),
             metrics: Arc::clone(metrics),
+            http,
         });
         let mut tasks = Vec::new();
         for listener in self.tcp.drain(..) {
@@ -205,6 +216,11 @@ impl Relay {
         }
         Ok(tasks)
     }
+}
+
+/// How the UDP sockets are made.
+const fn options(config: &Config) -> Options {
+    Options { receive_buffer: config.receive_buffer, offload: Offload::available(config.segmentation) }
 }
 
 fn spawn(index: usize, worker: Worker, on_failure: Arc<Failure>) -> io::Result<thread::JoinHandle<()>> {

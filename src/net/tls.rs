@@ -16,8 +16,8 @@ use rustls_pki_types::{CertificateDer, PrivateKeyDer};
 
 use super::config::Certificate;
 
-/// ALPN of STUN and TURN over TLS (RFC 7443).
-const PROTOCOLS: [&[u8]; 2] = [b"stun.turn", b"stun.nat-discovery"];
+/// ALPN of STUN and TURN over TLS (RFC 7443), and of HTTP on the same port.
+const PROTOCOLS: [&[u8]; 3] = [b"stun.turn", b"stun.nat-discovery", b"http/1.1"];
 
 /// How often the files are looked at.
 const LOOK: Duration = Duration::from_secs(2);

@@ -264,19 +264,21 @@ impl Call {
         if self.present().all(|who| who.lost.is_some()) { Status::Reconnecting } else { Status::Active }
     }
 
-    /// Brings the status of a running call up to date.
-    pub(super) fn refresh_status(&mut self, board: &mut Switchboard) {
+    /// Brings the status of a running call up to date; whether the participants were told the new one.
+    pub(super) fn refresh_status(&mut self, board: &mut Switchboard) -> bool {
         let (old, new) = (self.status, self.current_status());
         if self.is_over() || old == new {
-            return;
+            return false;
         }
         self.status = new;
         self.bump();
         board.emit(Event::CallStatus { from: Some(old.name()), to: Some(new.name()) });
-        if matches!(new, Status::Active | Status::Reconnecting) {
+        let tell = matches!(new, Status::Active | Status::Reconnecting);
+        if tell {
             let state = self.state_event();
             self.tell(board, "call:state", &state, None);
         }
+        tell
     }
 
     /// When the call wants attention next.

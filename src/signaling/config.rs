@@ -59,6 +59,10 @@ pub struct Config {
     #[serde(with = "humantime_serde")]
     #[schemars(with = "String")]
     pub duplicate_window: Duration,
+    /// How long a session without a connection can be resumed, and how long what it was sent is kept for that.
+    #[serde(with = "humantime_serde")]
+    #[schemars(with = "String")]
+    pub resume_window: Duration,
     /// On a drain, clients are told to reconnect after a random time up to this.
     #[serde(with = "humantime_serde")]
     #[schemars(with = "String")]
@@ -120,6 +124,12 @@ pub struct Limits {
     pub queued_signals: usize,
     /// Bytes of those signals.
     pub queued_bytes: usize,
+    /// Events kept for a session until it acknowledges them.
+    pub replay_events: usize,
+    /// Bytes of those events.
+    pub replay_bytes: usize,
+    /// Bytes of the events kept for all sessions.
+    pub replay_total_bytes: usize,
     /// Ended calls that are remembered.
     pub ended_calls: usize,
 }
@@ -184,6 +194,7 @@ impl Default for Config {
             max_duration: Duration::from_secs(12 * 3600),
             ended_retention: Duration::from_secs(60),
             duplicate_window: Duration::from_secs(30),
+            resume_window: Duration::from_secs(120),
             drain_reconnect: Duration::from_secs(10),
             limits: Limits::default(),
             rates: Rates::default(),
@@ -212,6 +223,9 @@ impl Default for Limits {
             rooms_per_session: 16,
             queued_signals: 64,
             queued_bytes: 128 * 1024,
+            replay_events: 512,
+            replay_bytes: 256 * 1024,
+            replay_total_bytes: 512 * 1024 * 1024,
             ended_calls: 10_000,
         }
     }

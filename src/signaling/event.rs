@@ -3,15 +3,25 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::{CallId, UserId};
+use super::{CallId, Resumption, UserId};
 
 /// Something to count, log or record. Every text is from a closed set and may label a metric.
 #[derive(Debug, Clone)]
 pub enum Event {
-    /// A session opened.
-    SessionOpened,
-    /// A session closed.
-    SessionClosed,
+    /// A session changed its state (`connected`, `resumable`), for the gauge of sessions.
+    SessionState {
+        /// State it leaves; `None` for a new session.
+        from: Option<&'static str>,
+        /// State it enters; `None` when it is over.
+        to: Option<&'static str>,
+    },
+    /// A transport came to resume a session.
+    Resume {
+        /// What came of it.
+        result: Resumption,
+    },
+    /// A request came a second time and had its first outcome again.
+    Duplicate,
     /// A request came in.
     EventIn {
         /// Its wire name, `other` for an unknown one.

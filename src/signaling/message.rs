@@ -53,6 +53,8 @@ pub enum ClientMessage {
     RoomLeave(Arc<str>),
     /// `session:bye`.
     Bye,
+    /// `seq`: nothing but an acknowledgement of events.
+    Seen,
 }
 
 /// A request to start a call.
@@ -112,15 +114,30 @@ pub struct Request {
     pub wants_ack: bool,
     /// Size of the frame on the wire in bytes, for limits.
     pub size: usize,
+    /// Number of the last event the client has received (`ls`), where it says so. A payload may say so as well.
+    pub last_seen: Option<u64>,
 }
 
-/// An event of the server.
+/// An event of the server. Clones share the payload.
 #[derive(Debug, Clone)]
 pub struct ServerEvent {
     /// Wire name (`call:ended`).
     pub name: &'static str,
-    /// Payload.
-    pub payload: Value,
+    /// Its number in the session; an event about the transport itself has none.
+    pub seq: Option<u64>,
+    /// Payload: a JSON object without the number, written once for everyone who gets it.
+    pub payload: Arc<str>,
+}
+
+impl ServerEvent {
+    /// The payload as a value, with its number as the field `seq` where it has one.
+    pub fn to_value(&self) -> Value {
+        let mut payload = serde_json::from_str(&self.payload).unwrap_or_default();
+        if let (Value::Object(fields), Some(seq)) = (&mut payload, self.seq) {
+            fields.insert("seq".into(), seq.into());
+        }
+        payload
+    }
 }
 
 /// Why the server closes a transport.
@@ -158,10 +175,11 @@ const CLIENT_EVENTS: &[&str] = &[
     "room:join",
     "room:leave",
     "session:bye",
+    "seq",
 ];
 
 /// The name of a client's event as a label: `other` for one that does not exist.
-pub(super) fn event_label(event: &str) -> &'static str {
+pub fn event_label(event: &str) -> &'static str {
     CLIENT_EVENTS.iter().find(|known| **known == event).copied().unwrap_or("other")
 }
 
@@ -202,6 +220,7 @@ impl ClientMessage {
             "room:join" => Self::RoomJoin(fields.room()?.ok_or(ROOM_MISSING)?),
             "room:leave" => Self::RoomLeave(fields.room()?.ok_or(ROOM_MISSING)?),
             "session:bye" => Self::Bye,
+            "seq" => Self::Seen,
             _ => return Err(Reject::UnknownEvent),
         })
     }

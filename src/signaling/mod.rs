@@ -7,6 +7,7 @@
 //! **The law of a core**: one input ([`Hub::open`], [`Hub::handle`], [`Hub::close`], [`Hub::on_timeout`]), then drain
 //! [`Hub::poll_output`] to `None`, then sleep until [`Hub::poll_timeout`].
 
+mod answered;
 mod call;
 mod config;
 mod deadline;
@@ -19,6 +20,8 @@ mod message;
 mod negotiation;
 mod participant;
 mod reject;
+mod replay;
+mod resume;
 mod session;
 mod signal;
 mod snapshot;
@@ -32,6 +35,7 @@ pub use event::{CallRecord, Event, ParticipantRecord};
 pub use hub::{Entropy, Hub, Now, Output};
 pub use ice::{IceMint, IceServer, IceServers};
 pub use identity::{CallId, Grants, Identity, SessionId, UserId};
-pub use message::{ClientMessage, Close, Initiate, Kind, Media, Request, ServerEvent, Settings};
+pub use message::{ClientMessage, Close, Initiate, Kind, Media, Request, ServerEvent, Settings, event_label};
 pub use reject::Reject;
+pub use resume::{Opened, Resume, ResumeKey, Resumption};
 pub use signal::{Signal, SignalType};

@@ -68,7 +68,7 @@ pub(super) struct Participant {
     pub(super) profile: Profile,
     pub(super) role: Role,
     pub(super) state: State,
-    /// The device that joined; `None` before, and while its connection is lost.
+    /// The device that joined, even while its connection is lost, as long as its session may be resumed.
     pub(super) device: Option<SessionId>,
     pub(super) lost: Option<Lost>,
     /// When it joined last, by the monotonic clock.
@@ -120,6 +120,11 @@ impl Participant {
     /// Joined, even if its connection is lost at the moment.
     pub(super) fn is_present(&self) -> bool {
         matches!(self.state, State::Joined | State::Connected)
+    }
+
+    /// The device that joined, if it can be reached now.
+    pub(super) fn active_device(&self) -> Option<SessionId> {
+        self.device.filter(|_| self.lost.is_none())
     }
 
     /// Called or joined, not gone.

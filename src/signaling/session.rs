@@ -4,10 +4,13 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Instant;
 
+use super::answered::Answered;
 use super::limits::Bucket;
+use super::replay::Replay;
+use super::resume::Keys;
 use super::{CallId, Identity, SessionId};
 
-/// One connected transport.
+/// One client, over one transport after another.
 #[derive(Debug)]
 pub(super) struct Session {
     /// Name on the wire.
@@ -16,8 +19,14 @@ pub(super) struct Session {
     pub(super) identity: Arc<Identity>,
     /// When it opened.
     pub(super) opened: Instant,
-    /// Number of the last event that has one.
-    pub(super) seq: u64,
+    /// It has a transport; without one it waits to be resumed.
+    pub(super) attached: bool,
+    /// What resumes it.
+    pub(super) keys: Keys,
+    /// What it was sent.
+    pub(super) replay: Replay,
+    /// What it asked.
+    pub(super) answered: Answered,
     /// Rate of all frames.
     pub(super) frames: Bucket,
     /// Rate of signals.

@@ -29,21 +29,37 @@ impl Call {
         if let Ok(identity) = board.identity(*first) {
             who.profile = Profile::of(&identity);
         }
-        let newly = std::mem::replace(&mut who.state, State::Ringing) == State::Invited;
-        if newly {
-            self.ringing_at.get_or_insert(now.unix_ms);
-            self.bump();
-        }
+        let newly = devices.iter().any(|device| board.is_attached(*device)) && self.start_ringing(user, now);
         let mut invitation = self.invitation();
         if busy {
             invitation.insert("busy".into(), json!(true));
         }
         board.deliver_all(devices, "call:initiated", &Value::Object(invitation));
         if newly {
-            let fields = if busy { json!({ "busy": true }) } else { json!({}) };
-            let ringing = self.participant_event(user, fields);
-            self.tell(board, "call:ringing", &ringing, None);
+            self.tell_ringing(board, user, busy);
         }
+    }
+
+    /// A device that was called while it had no transport has one again; the call itself was among what it missed.
+    pub(super) fn reach(&mut self, board: &mut Switchboard, user: &UserId, now: Now) {
+        if self.start_ringing(user, now) {
+            self.tell_ringing(board, user, board.is_busy(user));
+        }
+    }
+
+    /// The first device of a callee rings; whether it did not before.
+    fn start_ringing(&mut self, user: &UserId, now: Now) -> bool {
+        let Some(who) = self.of_mut(user).filter(|who| who.state == State::Invited) else { return false };
+        who.state = State::Ringing;
+        self.ringing_at.get_or_insert(now.unix_ms);
+        self.bump();
+        true
+    }
+
+    fn tell_ringing(&self, board: &mut Switchboard, user: &UserId, busy: bool) {
+        let fields = if busy { json!({ "busy": true }) } else { json!({}) };
+        let ringing = self.participant_event(user, fields);
+        self.tell(board, "call:ringing", &ringing, None);
     }
 
     /// A callee accepts, or someone who had left comes back, with this device.
@@ -123,12 +139,40 @@ impl Call {
         let config = &board.config;
         let grace = if self.answered.is_none() { config.initiator_grace } else { config.grace };
         let Some(who) = self.of_mut(user).filter(|who| who.is_present()) else { return };
-        who.device = None;
         who.lost = Some(Lost { at: now.instant, until: after(now.instant, grace), told: false });
         self.bump();
     }
 
-    /// A user who has joined already comes with another transport.
+    /// The session of a participant has its next transport. `lost` is what was known of the gap, if anything was.
+    pub(super) fn go_on(
+        &mut self,
+        board: &mut Switchboard,
+        user: &UserId,
+        device: SessionId,
+        lost: Option<Lost>,
+        now: Now,
+    ) {
+        if let Some(lost) = lost {
+            if let Some(who) = self.of_mut(user) {
+                who.reconnects = who.reconnects.saturating_add(1);
+            }
+            self.bump();
+            self.tell_return(board, user, lost);
+        }
+        self.flush(board, user, now);
+        if !self.refresh_status(board) {
+            board.deliver(device, "call:state", &self.state_event());
+        }
+    }
+
+    fn tell_return(&self, board: &mut Switchboard, user: &UserId, lost: Lost) {
+        if lost.told {
+            let event = self.participant_event(user, json!({ "state": "connected" }));
+            self.tell(board, "call:participant-state", &event, Some(user));
+        }
+    }
+
+    /// A user who has joined already comes with another session.
     pub(super) fn reattach(&mut self, board: &mut Switchboard, user: &UserId, device: SessionId) {
         let Some(who) = self.of_mut(user).filter(|who| who.is_present()) else { return };
         let (old, lost) = (who.device.replace(device), who.lost.take());
@@ -137,11 +181,10 @@ impl Call {
         self.bump();
         if let Some(old) = old {
             let answered = self.participant_event(user, json!({ "by": user.0.as_ref() }));
-            board.deliver(old, "call:already-answered", answered);
+            board.deliver(old, "call:already-answered", &answered);
         }
-        if lost.is_some_and(|lost| lost.told) {
-            let event = self.participant_event(user, json!({ "state": "connected" }));
-            self.tell(board, "call:participant-state", &event, Some(user));
+        if let Some(lost) = lost {
+            self.tell_return(board, user, lost);
         }
     }
 
@@ -150,7 +193,7 @@ impl Call {
         let Some(who) = self.of_mut(user) else { return };
         let Some(device) = who.device else { return };
         for queued in who.queue.take() {
-            board.deliver(device, "call:signal", queued.payload);
+            board.deliver(device, "call:signal", &queued.payload);
             if queued.kind == SignalType::Answer {
                 self.connect(board, &queued.from, user, now);
             }
@@ -208,7 +251,7 @@ impl Call {
         let event = self.left_event(user, "left");
         self.tell(board, "call:participant-left", &event, Some(user));
         if echo {
-            board.deliver(by, "call:participant-left", event);
+            board.deliver(by, "call:participant-left", &event);
         }
         self.settle(board, Reason::Completed, Some(user), &[by], now);
     }
@@ -320,7 +363,7 @@ impl Call {
         let (mut audience, mut missed) = (also.to_vec(), Vec::new());
         let id = self.id.clone();
         for who in self.participants.iter_mut().filter(|who| who.is_live()) {
-            let reached = who.device.map_or_else(|| board.devices(&who.user), |device| vec![device]);
+            let reached = who.active_device().map_or_else(|| board.devices(&who.user), |device| vec![device]);
             if who.is_pending() {
                 missed.extend(&reached);
                 who.depart(State::Missed, "missed", now.unix_ms);
@@ -392,7 +435,7 @@ impl Call {
     /// A lost connection: kept quiet at first, then shown, then given up.
     fn check_lost(&mut self, board: &mut Switchboard, user: &UserId, now: Now) {
         let answered = self.answered.is_some();
-        let connected_elsewhere = !board.devices(user).is_empty();
+        let connected_elsewhere = board.is_reachable(user);
         let (quiet, longest) = (board.config.reconnecting_after, board.config.grace_with_session);
         let Some(lost) = self.of_mut(user).and_then(|who| who.lost.as_mut()) else { return };
         let mut show = false;

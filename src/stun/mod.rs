@@ -12,7 +12,9 @@ pub mod attribute;
 mod integrity;
 mod message;
 #[cfg(test)]
-mod tests;
+mod properties;
+#[cfg(test)]
+mod vectors;
 mod writer;
 
 pub use integrity::{Algorithm, Key, userhash};

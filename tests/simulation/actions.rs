@@ -36,7 +36,8 @@ impl World {
             86..=87 => self.nap()?,
             88..=89 => self.noise(),
             90..=91 => self.move_a_device(),
-            92 => self.late_datagram()?,
+            92 if self.chance.percent(50) => self.late_datagram()?,
+            92 => self.icmp_error()?,
             93 => self.burst_of_media()?,
             94 => self.jump_of_the_wall_clock(),
             95 => self.revoke()?,
@@ -44,7 +45,8 @@ impl World {
                 let tightened = self.chance.percent(50);
                 self.reconfigure(tightened)?;
             }
-            98 => self.disconnect()?,
+            98 if self.chance.percent(60) => self.disconnect()?,
+            98 => self.broken_socket()?,
             _ => self.drain_or_stop()?,
         }
         let pause = self.chance.below(800) as u64;
@@ -319,6 +321,24 @@ impl World {
             return Ok(());
         }
         self.on_peer(worker, relay, None, address(PEERS[0]), 100)
+    }
+
+    /// A router tells that what an allocation sent did not arrive.
+    fn icmp_error(&mut self) -> Result<(), Wrong> {
+        let Some(local) = self.relayed() else { return Ok(()) };
+        let peer = self.peer();
+        self.on_icmp(local, peer)
+    }
+
+    fn broken_socket(&mut self) -> Result<(), Wrong> {
+        let Some(local) = self.relayed() else { return Ok(()) };
+        let Some((worker, relay)) = self.sockets.get(&local).copied() else { return Ok(()) };
+        self.note(format!("the socket at {local} broke"));
+        if let Some(id) = self.owner(local) {
+            self.model.end(id, EndReason::SocketFailed);
+        }
+        self.workers[worker].server.relay_failed(relay, self.clock.now());
+        self.settle(worker)
     }
 
     fn revoke(&mut self) -> Result<(), Wrong> {

@@ -7,8 +7,8 @@ use std::rc::Rc;
 use std::sync::Arc;
 
 use passerelle::turn::{
-    Bind, BindFailure, Config, Direction, DropReason, Event, FiveTuple, Limits, Output, PeerRules, PortLease,
-    PortRange, RelayAddress, RelayId, Server, Settings, Shared, Transport, Verdict,
+    Bind, BindFailure, Config, Direction, DropReason, Event, FiveTuple, IcmpError, Limits, Output, PeerRules,
+    PortLease, PortRange, RelayAddress, RelayId, Server, Settings, Shared, Transport, Verdict,
 };
 
 use super::cast::{CREDENTIALS, Directory, LISTENER, REALM, TIGHTENED, address, ip};
@@ -313,7 +313,24 @@ impl World {
         self.settle(worker)
     }
 
-    fn owner(&self, local: SocketAddr) -> Option<Id> {
+    /// An ICMP error about something an allocation sent to a peer: its client is told, if the peer is permitted.
+    pub fn on_icmp(&mut self, local: SocketAddr, peer: SocketAddr) -> Result<(), Wrong> {
+        let Some((worker, relay)) = self.sockets.get(&local).copied() else { return Ok(()) };
+        let (error, now) = (IcmpError::v4(3, 4, 1280).ok_or("an error that is none")?, self.clock.now());
+        self.note(format!("worker {worker}, {relay:?}: an ICMP error about {peer}"));
+        let (second, seen) = (self.clock.second(), self.model.external(peer));
+        let owner = self.owner(local);
+        let told = owner
+            .filter(|id| self.model.live(*id, second).is_some_and(|found| found.permits(seen.ip(), second)));
+        let client = self.workers[worker].server.on_icmp(relay, peer, error, now);
+        ensure(client == told.map(|(_, from)| from), || format!("tells {client:?} instead of {told:?}"))?;
+        if client.is_some() {
+            check::icmp(self.workers[worker].server.reply(), seen)?;
+        }
+        self.settle(worker)
+    }
+
+    pub fn owner(&self, local: SocketAddr) -> Option<Id> {
         let mut all = self.model.allocations.values();
         all.find(|found| found.relayed.iter().any(|relayed| relayed.local == local)).map(|found| found.id)
     }

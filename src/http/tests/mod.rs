@@ -1,5 +1,6 @@
 //! The routers on real sockets, driven by clients.
 
+mod anonymous;
 mod call;
 mod origins;
 mod plain;

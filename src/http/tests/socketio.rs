@@ -21,7 +21,7 @@ async fn open(server: &Server) -> Client {
 }
 
 /// The next packet that is no ping.
-async fn packet(client: &mut Client) -> String {
+pub(super) async fn packet(client: &mut Client) -> String {
     loop {
         match client.receive_text().await.as_str() {
             "2" => client.text("3").await,
@@ -35,6 +35,13 @@ pub(super) async fn event(client: &mut Client) -> (String, Value) {
     let packet = packet(client).await;
     let json = packet.strip_prefix("42").unwrap_or_else(|| panic!("not an event: {packet}"));
     serde_json::from_str(&json[json.find('[').unwrap()..]).unwrap()
+}
+
+/// A connection that asked for its namespace with this `auth`.
+pub(super) async fn attempt(server: &Server, auth: &Value) -> Client {
+    let mut client = open(server).await;
+    client.text(format!("40{auth}")).await;
+    client
 }
 
 pub(super) async fn connected(server: &Server, user: &str) -> Client {

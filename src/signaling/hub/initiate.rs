@@ -161,7 +161,7 @@ impl Hub {
 
     /// A call that rings nobody is over before it began; the record says so.
     fn unplaceable(&mut self, call: &mut Call, now: Now) -> Option<Reject> {
-        if call.pending().any(|who| !self.board.devices(&who.user).is_empty()) {
+        if call.pending().any(|who| self.board.is_reachable(&who.user)) {
             return None;
         }
         let busy = call.pending().next().is_none() && call.participants.len() > 1;
@@ -198,7 +198,7 @@ impl Hub {
         own.insert("self".into(), json!(true));
         own.insert("iceServers".into(), ice.servers.clone());
         own.insert("ttl".into(), json!(ice.ttl));
-        self.board.deliver(caller.session, "call:initiated", Value::Object(own));
+        self.board.deliver(caller.session, "call:initiated", &Value::Object(own));
         self.calls.insert(id.clone(), call);
         let ack = self.edit(&id, now, |call, board| {
             let callees: Vec<UserId> = call.pending().map(|who| who.user.clone()).collect();

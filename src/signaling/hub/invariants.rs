@@ -26,6 +26,8 @@ impl Hub {
             && self.board.users.is_empty()
             && self.board.rooms.is_empty()
             && self.board.timers.len() == 0
+            && self.board.detached.len() == 0
+            && self.board.sids.is_empty()
             && self.board.out.is_empty()
     }
 
@@ -48,6 +50,13 @@ impl Hub {
                 assert!(self.board.rooms[room].sessions.contains(id));
             }
         }
+        for (sid, id) in &self.board.sids {
+            assert_eq!(self.board.sessions[id].sid, *sid);
+        }
+        assert_eq!(self.board.sids.len(), self.board.sessions.len());
+        let waiting = self.board.sessions.values().filter(|session| !session.attached).count();
+        assert_eq!(self.board.detached.len(), waiting);
+        self.board.check_replays();
         let listed: usize = self.board.users.values().map(|user| user.sessions.len()).sum();
         assert_eq!(listed, self.board.sessions.len());
     }
@@ -123,11 +132,12 @@ impl Hub {
         assert!(call.answered.is_some() || call.pending().next().is_some(), "a ring that nobody hears");
         for who in &call.participants {
             assert_eq!(who.is_present(), who.device.is_some() || who.lost.is_some());
-            assert!(who.device.is_none() || who.lost.is_none());
             assert!(who.queue.len() <= limits.queued_signals);
-            assert!(who.queue.len() == 0 || (who.is_live() && who.device.is_none()));
+            assert!(who.queue.len() == 0 || (who.is_live() && who.active_device().is_none()));
             if let Some(device) = who.device {
-                assert_eq!(self.board.sessions[&device].identity.user, who.user);
+                let session = &self.board.sessions[&device];
+                assert_eq!(session.identity.user, who.user);
+                assert_eq!(session.attached, who.lost.is_none());
             }
         }
     }

@@ -85,12 +85,12 @@ impl Hub {
                 fields.insert("success".into(), json!(true));
                 fields.insert("callId".into(), json!(id.0.as_ref()));
             }
-            self.board.deliver(caller.session, "call:join", echo);
+            self.board.deliver(caller.session, "call:join", &echo);
         }
         self.edit(id, now, |call, board| {
             call.flush(board, &identity.user, now);
             if reattached {
-                board.deliver(caller.session, "call:state", call.state_event());
+                board.deliver(caller.session, "call:state", &call.state_event());
             }
         });
         joined
@@ -163,7 +163,7 @@ impl Hub {
             match changed {
                 Some(_) => call.tell(board, "call:media-toggled", &event, None),
                 None if caller.wants_ack => {}
-                None => board.deliver(caller.session, "call:media-toggled", event),
+                None => board.deliver(caller.session, "call:media-toggled", &event),
             }
             call.rev
         });
@@ -188,7 +188,7 @@ impl Hub {
             if let (Some(fields), Some(id)) = (echo.as_object_mut(), id) {
                 fields.insert("callId".into(), json!(id.0.as_ref()));
             }
-            self.board.deliver(caller.session, "call:ice-servers-refreshed", echo);
+            self.board.deliver(caller.session, "call:ice-servers-refreshed", &echo);
         }
         Ok(refreshed)
     }
@@ -204,6 +204,7 @@ impl Hub {
             });
         }
         self.close(caller.session, now);
+        self.forsake(caller.session, now);
         Ok(json!({}))
     }
 
@@ -247,7 +248,7 @@ impl Hub {
         // dead; one that was there all along is another device.
         let opened = self.board.sessions.get(&session).map(|session| session.opened);
         let younger = opened > who.joined;
-        match who.device {
+        match who.active_device() {
             Some(device) if device != session && !younger => Standing::Elsewhere,
             _ => Standing::Joined,
         }

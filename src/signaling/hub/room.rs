@@ -79,6 +79,6 @@ impl Hub {
         if let Some(fields) = echo.as_object_mut() {
             fields.insert("success".into(), json!(true));
         }
-        self.board.deliver(caller.session, name, echo);
+        self.board.deliver(caller.session, name, &echo);
     }
 }

@@ -5,6 +5,7 @@ mod groups;
 mod guards;
 mod limits;
 mod reconnect;
+mod resume;
 mod signals;
 mod simulation;
 mod stage;

@@ -152,8 +152,8 @@ impl Play {
         let started = self.stage.count(|event| matches!(event, Event::CallStarted { .. }));
         let ended = self.stage.count(|event| matches!(event, Event::CallEnded { .. }));
         assert_eq!((started, ended), (self.stage.records.len(), started), "every call ends exactly once");
-        let opened = self.stage.count(|event| matches!(event, Event::SessionOpened));
-        assert_eq!(opened, self.stage.count(|event| matches!(event, Event::SessionClosed)));
+        let opened = self.stage.count(|event| matches!(event, Event::SessionState { from: None, .. }));
+        assert_eq!(opened, self.stage.count(|event| matches!(event, Event::SessionState { to: None, .. })));
     }
 }
 

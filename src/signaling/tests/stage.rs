@@ -29,7 +29,7 @@ pub(super) struct Stage {
     pub(super) hub: Hub,
     pub(super) now: Now,
     /// Unread events of each session, with the name inserted as `_name`.
-    inbox: HashMap<SessionId, Vec<ServerEvent>>,
+    inbox: HashMap<SessionId, Vec<(&'static str, Value)>>,
     seqs: HashMap<SessionId, u64>,
     pub(super) closed: Vec<(SessionId, Close)>,
     pub(super) events: Vec<Event>,
@@ -90,12 +90,11 @@ impl Stage {
         while let Some(output) = self.hub.poll_output() {
             match output {
                 Output::Deliver { session, event } => {
-                    if let Some(seq) = event.payload.get("seq") {
-                        let last = self.seqs.entry(session).or_default();
-                        *last += 1;
-                        assert_eq!(seq.as_u64(), Some(*last), "the sequence has no gap");
+                    if let Some(seq) = event.seq {
+                        let last = self.seqs.insert(session, seq).unwrap_or(seq - 1);
+                        assert_eq!(seq, last + 1, "the sequence has no gap");
                     }
-                    self.inbox.entry(session).or_default().push(event);
+                    self.inbox.entry(session).or_default().push((event.name, event.to_value()));
                 }
                 Output::Close { session, close } => self.closed.push((session, close)),
                 Output::Event(event) => self.note(event),
@@ -133,9 +132,23 @@ impl Stage {
     }
 
     pub(super) fn open_as(&mut self, identity: Identity) -> Result<SessionId, Reject> {
-        let opened = self.hub.open(identity, self.now);
+        let opened = self.hub.open(identity, None, self.now);
+        self.settle();
+        Ok(opened?.session)
+    }
+
+    /// Opens a session that goes on with the one of this `session:ready`.
+    pub(super) fn resume(&mut self, user: &str, ready: &Value, seq: u64) -> Opened {
+        let text = |value: &Value| value.as_str().unwrap().to_owned();
+        let resume = Resume { sid: text(&ready["sid"]), key: ResumeKey(text(&ready["resume"]["key"])), seq };
+        let opened = self.hub.open(identity(user), Some(resume), self.now).unwrap();
         self.settle();
         opened
+    }
+
+    /// Number of the last event a session has received.
+    pub(super) fn last_seq(&self, session: SessionId) -> u64 {
+        self.seqs.get(&session).copied().unwrap_or_default()
     }
 
     pub(super) fn close(&mut self, session: SessionId) {
@@ -166,7 +179,7 @@ impl Stage {
         wants_ack: bool,
     ) -> Result<Value, Reject> {
         let size = payload.to_string().len();
-        let request = Request { event: event.into(), payload, wants_ack, size };
+        let request = Request { event: event.into(), payload, wants_ack, size, last_seen: None };
         let outcome = self.hub.handle(session, request, self.now);
         self.settle();
         outcome
@@ -200,7 +213,7 @@ impl Stage {
     pub(super) fn names(&self, session: SessionId) -> Vec<&'static str> {
         self.inbox
             .get(&session)
-            .map(|events| events.iter().map(|event| event.name).collect())
+            .map(|events| events.iter().map(|(name, _)| *name).collect())
             .unwrap_or_default()
     }
 
@@ -212,8 +225,8 @@ impl Stage {
     /// Takes the first unread event of a name, and nothing else.
     pub(super) fn take(&mut self, session: SessionId, name: &str) -> Option<Value> {
         let events = self.inbox.get_mut(&session)?;
-        let at = events.iter().position(|event| event.name == name)?;
-        Some(events.remove(at).payload)
+        let at = events.iter().position(|(known, _)| *known == name)?;
+        Some(events.remove(at).1)
     }
 
     #[track_caller]

@@ -8,6 +8,7 @@ use crate::stun::attribute::{self, Family};
 use crate::stun::{Message, Method};
 use crate::turn::allocation::{Made, PendingAllocation, Relayed, RelayedList, Wants};
 use crate::turn::answer::{Allocated, ErrorDetail, Head, Protection, Success};
+use crate::turn::deadlines::Tick;
 use crate::turn::long_term::Authenticated;
 use crate::turn::ports::Parity;
 use crate::turn::reservations::Reservation;
@@ -130,11 +131,11 @@ impl Server {
             Some(token) => {
                 let reserved = self.shared.reservations.take(token, now.instant);
                 let Reservation { lease, quota } = reserved.ok_or(Reject::UnknownToken)?;
-                // Whoever reserved the port has its place in the quota already.
-                let own = quota.is_of(&by.grant.user, from.client.ip());
-                let quota = if own { quota } else { claim()? };
+                // The port's place in the quotas becomes the allocation's.
+                drop(quota);
+                let quota = claim()?;
                 let family = Family::of(lease.local().ip());
-                let relayed = std::iter::once(Relayed { family, lease }).collect();
+                let relayed = std::iter::once(Relayed { family, lease, expires: Tick::default() }).collect();
                 (Leased { relayed, reserve: None, family_error: None }, quota, None)
             }
             None => {
@@ -173,7 +174,7 @@ impl Server {
             let random = self.random();
             let error = match self.shared.ports.lease(ipv6, wants.parity, random) {
                 Some((lease, pair)) => {
-                    leased.relayed.push(Relayed { family, lease });
+                    leased.relayed.push(Relayed { family, lease, expires: Tick::default() });
                     leased.reserve = pair;
                     continue;
                 }

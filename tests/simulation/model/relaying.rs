@@ -127,7 +127,10 @@ impl Model {
             None if peer.is_ipv4() => 36 + padded,
             None => 48 + padded,
         };
-        if size > MAX_DATAGRAM {
+        // A stream carries what LENGTH can say; a datagram has less room.
+        let stream = id.1.transport.is_stream();
+        let longest = if stream { 20 + usize::from(u16::MAX) } else { MAX_DATAGRAM };
+        if size > longest && !(stream && channel.is_some()) {
             return Err(DropReason::TooLong);
         }
         if !found.relay(Direction::ToClient, length, clock.millis) {

@@ -9,6 +9,7 @@ use crate::support::server::LOOPBACK_PEERS;
 use crate::support::stun_client::receive_from;
 use crate::support::{Client, EchoPeer, Request, Server};
 
+/// Section 11.3: A Send indication with a permission becomes one datagram to its peer, from the relayed address.
 #[test]
 fn data_goes_to_a_permitted_peer_and_back() {
     let server = Server::start(LOOPBACK_PEERS);
@@ -23,31 +24,7 @@ fn data_goes_to_a_permitted_peer_and_back() {
     assert!(peer.stop().iter().all(|source| *source == relayed), "the peer sees the relayed address");
 }
 
-#[test]
-fn packets_and_bytes_are_counted_while_they_flow() {
-    let server = Server::start(LOOPBACK_PEERS);
-    let peer = EchoPeer::start();
-    let (mut client, _) = Client::allocated(server.turn());
-    assert_eq!(client.ask_signed(Request::permission(&[peer.address])).code(), 0);
-    assert_eq!(client.ask_signed(Request::channel_bind(0x4000, peer.address)).code(), 0);
-    for _ in 0..10 {
-        client.send(Request::send(peer.address, &[1; 100]).bytes());
-        client.receive();
-        client.send_channel_data(0x4000, &[2; 50]);
-        client.receive();
-    }
-    for direction in ["to_peer", "to_client"] {
-        let labels = [("direction", direction)];
-        server.await_metric("passerelle_relay_packets_total", &labels, 20.0);
-        server.await_metric("passerelle_relay_bytes_total", &labels, 1500.0);
-    }
-    server.await_metric("passerelle_relay_dropped_total", &[], 0.0);
-    // And the counters outlive the allocation.
-    assert_eq!(client.ask_signed(Request::refresh(0)).code(), 0);
-    server.await_metric("passerelle_turn_allocations", &[], 0.0);
-    server.await_metric("passerelle_relay_bytes_total", &[], 3000.0);
-}
-
+/// Section 11.5: Data of a peer without a permission is discarded in silence.
 #[test]
 fn a_peer_without_permission_is_dropped() {
     let server = Server::start(LOOPBACK_PEERS);
@@ -62,6 +39,7 @@ fn a_peer_without_permission_is_dropped() {
     assert_eq!(client.receive_data(), (address, b"knock".to_vec()));
 }
 
+/// Section 11.3: A Send indication to a peer without a permission is discarded in silence.
 #[test]
 fn data_to_a_peer_without_permission_is_dropped() {
     let server = Server::start(LOOPBACK_PEERS);
@@ -73,6 +51,8 @@ fn data_to_a_peer_without_permission_is_dropped() {
     assert_eq!(peer.stop(), []);
 }
 
+/// Section 11.3: A Send indication without an allocation, without DATA or without XOR-PEER-ADDRESS is discarded in
+/// silence.
 #[test]
 fn a_send_without_an_allocation_without_data_or_without_peer_is_dropped() {
     let server = Server::start(LOOPBACK_PEERS);
@@ -90,17 +70,7 @@ fn a_send_without_an_allocation_without_data_or_without_peer_is_dropped() {
     assert_eq!(peer.stop(), []);
 }
 
-#[test]
-fn the_first_of_two_peers_of_a_send_counts() {
-    let server = Server::start(LOOPBACK_PEERS);
-    let (first, second) = (EchoPeer::start(), EchoPeer::start());
-    let (mut client, _) = Client::allocated(server.turn());
-    assert_eq!(client.ask_signed(Request::permission(&[first.address])).code(), 0);
-    client.send(Request::send(first.address, b"data").peer(second.address).bytes());
-    assert_eq!(client.receive_data(), (first.address, b"data".to_vec()));
-    assert_eq!(second.stop(), []);
-}
-
+/// Section 9: A permission is for an IP address; ports do not matter.
 #[test]
 fn a_permission_is_for_an_address_and_not_for_a_port() {
     let server = Server::start(LOOPBACK_PEERS);
@@ -111,6 +81,7 @@ fn a_permission_is_for_an_address_and_not_for_a_port() {
     assert_eq!(client.receive_data(), (neighbour.local_addr().unwrap(), b"from another port".to_vec()));
 }
 
+/// Section 3.2: Each allocation has a relayed address of its own, so that several clients reach one peer.
 #[test]
 fn two_clients_reach_the_same_peer() {
     let server = Server::start(LOOPBACK_PEERS);
@@ -125,6 +96,7 @@ fn two_clients_reach_the_same_peer() {
     }
 }
 
+/// Section 3.4: A peer may be the relayed address of another client of the same server.
 #[test]
 fn two_clients_of_the_server_reach_each_other_through_it() {
     let server = Server::start(LOOPBACK_PEERS);
@@ -138,6 +110,8 @@ fn two_clients_of_the_server_reach_each_other_through_it() {
     assert_eq!(one.receive_data(), (two_relayed, b"and back".to_vec()));
 }
 
+/// Section 8.2: When an allocation is deleted, its permissions and channels go with it and its relayed address is
+/// closed.
 #[test]
 fn a_freed_allocation_relays_no_more() {
     let server = Server::start(LOOPBACK_PEERS);
@@ -153,20 +127,39 @@ fn a_freed_allocation_relays_no_more() {
     assert!(peer.recv_from(&mut [0; 16]).is_err(), "data was relayed after the end");
 }
 
+/// Section 11.5: An ICMP error about relayed data reaches the client as a Data indication with the ICMP attribute.
 #[test]
-fn a_wrong_packet_hurts_nobody_else() {
+fn the_client_of_a_peer_that_is_not_there_is_told() {
+    let server = Server::start(LOOPBACK_PEERS);
+    let peer = EchoPeer::start();
+    let (mut client, _) = Client::allocated(server.turn());
+    let nobody = UdpSocket::bind("127.0.0.2:0").unwrap().local_addr().unwrap();
+    assert_eq!(client.ask_signed(Request::permission(&[peer.address])).code(), 0);
+    assert_eq!(client.ask_signed(Request::channel_bind(0x4000, peer.address)).code(), 0);
+    for _ in 0..5 {
+        client.send(Request::send(nobody, b"anyone?").bytes());
+        // Type 3, code 3: port unreachable (RFC 8656 section 18.13).
+        assert_eq!(client.receive_icmp(), (nobody, vec![0, 0, 3 << 1, 3, 0, 0, 0, 0]));
+        // And the error of one peer costs no datagram of another.
+        client.send_channel_data(0x4000, b"data");
+        assert_eq!(client.receive()[4..8], *b"data");
+    }
+    server.await_metric("passerelle_relay_dropped_total", &[], 0.0);
+}
+
+/// Section 12.6: ChannelData is relayed whole and in order, also in bursts.
+#[test]
+fn a_burst_is_relayed_whole_and_in_order_both_ways() {
     let server = Server::start(LOOPBACK_PEERS);
     let peer = EchoPeer::start();
     let (mut client, _) = Client::allocated(server.turn());
     assert_eq!(client.ask_signed(Request::channel_bind(0x4000, peer.address)).code(), 0);
-    let stranger = Client::new(server.turn());
-    let whole =
-        Request::allocate().signed("alice", "wrong", "realm", b"nonce").fingerprint().bytes().to_vec();
-    for cut in 0..whole.len() {
-        stranger.send(&whole[..cut]);
-        client.send_channel_data(0x4000, &[7]);
-        client.receive();
+    for (burst, size) in [(1, 0), (50, 1000), (3, 160), (64, 1200), (20, 1)] {
+        let data = |at: u8| vec![at; size];
+        (0..burst).for_each(|at| client.send_channel_data(0x4000, &data(at)));
+        for at in 0..burst {
+            assert_eq!(client.receive()[4..], data(at), "{at} of {burst}");
+        }
     }
-    stranger.hears_nothing();
-    server.stop();
+    server.await_metric("passerelle_relay_packets_total", &[("direction", "to_client")], 138.0);
 }

@@ -12,6 +12,7 @@ fn address(text: &str) -> SocketAddr {
     text.parse().unwrap()
 }
 
+/// Section 5: A ChannelBind on a 5-tuple without an allocation is answered with 437.
 #[test]
 fn a_channel_without_an_allocation_is_a_mismatch() {
     let server = Server::start("");
@@ -19,6 +20,7 @@ fn a_channel_without_an_allocation_is_a_mismatch() {
     assert_eq!(client.ask_signed(Request::channel_bind(0x4000, address("1.1.1.1:9999"))).code(), 437);
 }
 
+/// Section 12.2: A ChannelBind without CHANNEL-NUMBER or without XOR-PEER-ADDRESS is answered with 400.
 #[test]
 fn a_channel_wants_a_number_and_a_peer() {
     let server = Server::start("");
@@ -28,6 +30,7 @@ fn a_channel_wants_a_number_and_a_peer() {
     assert_eq!(client.ask_signed(Request::new(METHOD_CHANNEL_BIND).channel(0x4000)).code(), 400);
 }
 
+/// Section 12.2: A channel number outside 0x4000 to 0x4FFF is answered with 400.
 #[test]
 fn a_channel_number_lies_between_4000_and_4fff() {
     let server = Server::start("");
@@ -40,6 +43,7 @@ fn a_channel_number_lies_between_4000_and_4fff() {
     }
 }
 
+/// Section 12: 0x5000 and above are reserved; a switch opens them to clients of RFC 5766.
 #[test]
 fn the_numbers_of_rfc_5766_are_a_switch() {
     let server = Server::start("[turn]\nwide_channel_range = true");
@@ -50,6 +54,8 @@ fn the_numbers_of_rfc_5766_are_a_switch() {
     }
 }
 
+/// Section 12.2: A number bound to another peer, or a peer bound to another number, is answered with 400; the same
+/// pair is refreshed.
 #[test]
 fn a_number_and_a_peer_belong_together() {
     let server = Server::start("");
@@ -62,6 +68,7 @@ fn a_number_and_a_peer_belong_together() {
     server.await_metric("passerelle_turn_channels", &[], 1.0);
 }
 
+/// Section 12.2: A peer whose family is not that of the relayed address is answered with 443.
 #[test]
 fn a_peer_of_the_other_family_is_refused() {
     let server = Server::start("");
@@ -69,6 +76,7 @@ fn a_peer_of_the_other_family_is_refused() {
     assert_eq!(client.ask_signed(Request::channel_bind(0x4000, address("[2606:4700::1]:9999"))).code(), 443);
 }
 
+/// Section 12.2: A channel for which there is no room is answered with 508.
 #[test]
 fn the_table_of_channels_is_bounded() {
     let server = Server::start("[limits]\nchannels = 2");
@@ -80,6 +88,8 @@ fn the_table_of_channels_is_bounded() {
     assert_eq!(codes, [0, 0, 508]);
 }
 
+/// Section 12.6: ChannelData on a bound channel goes to its peer; data of a bound peer goes to the client as
+/// ChannelData.
 #[test]
 fn channel_data_goes_both_ways_in_every_size() {
     let server = Server::start(LOOPBACK_PEERS);
@@ -97,6 +107,7 @@ fn channel_data_goes_both_ways_in_every_size() {
     }
 }
 
+/// Section 12.5: The length of ChannelData does not count padding, and padding is not relayed.
 #[test]
 fn padding_is_not_sent_to_the_peer() {
     let server = Server::start(LOOPBACK_PEERS);
@@ -109,6 +120,7 @@ fn padding_is_not_sent_to_the_peer() {
     assert_eq!(received[4..9], *b"short");
 }
 
+/// Section 12.2: A ChannelBind installs or refreshes the permission of the address of its peer.
 #[test]
 fn a_channel_installs_a_permission_for_the_address() {
     let server = Server::start(LOOPBACK_PEERS);
@@ -119,6 +131,7 @@ fn a_channel_installs_a_permission_for_the_address() {
     assert_eq!(client.receive_data(), (neighbour.address, b"same address".to_vec()));
 }
 
+/// Section 11.5: Data of a peer that has a channel goes to the client as ChannelData, else as a Data indication.
 #[test]
 fn data_of_a_bound_peer_comes_as_channel_data_even_when_it_went_by_send() {
     let server = Server::start(LOOPBACK_PEERS);
@@ -129,6 +142,7 @@ fn data_of_a_bound_peer_comes_as_channel_data_even_when_it_went_by_send() {
     assert_eq!(client.receive()[..8], *b"\x4A\xBC\x00\x04data");
 }
 
+/// Section 12.6: ChannelData on a channel that is not bound, or longer than the datagram, is discarded in silence.
 #[test]
 fn channel_data_on_an_unbound_channel_or_cut_short_is_dropped() {
     let server = Server::start(LOOPBACK_PEERS);

@@ -6,6 +6,8 @@ use stun::message::*;
 use crate::support::stun_client::channel_data;
 use crate::support::{Client, Request, Server};
 
+/// Section 6.3.1.1: A success response to a Binding carries XOR-MAPPED-ADDRESS with the source transport address of
+/// the request.
 #[test]
 fn a_binding_is_answered_with_the_mapped_address_and_nothing_else() {
     let server = Server::start("");
@@ -19,6 +21,7 @@ fn a_binding_is_answered_with_the_mapped_address_and_nothing_else() {
     server.stop();
 }
 
+/// Section 14.2: XOR-MAPPED-ADDRESS of an IPv6 client is XORed with the magic cookie and the transaction id.
 #[test]
 fn a_binding_over_ipv6_is_answered_in_44_bytes() {
     let server = Server::start("[listen]\nudp = [\"[::1]:0\"]");
@@ -28,6 +31,7 @@ fn a_binding_over_ipv6_is_answered_in_44_bytes() {
     assert!(answer.0.raw.len() <= 44, "{} bytes", answer.0.raw.len());
 }
 
+/// Section 6.3.1.2: The response is sent from the address and port that the request was sent to.
 #[test]
 fn the_answer_leaves_from_the_address_that_was_asked() {
     let server = Server::start("[listen]\nudp = [\"0.0.0.0:0\"]");
@@ -38,6 +42,7 @@ fn the_answer_leaves_from_the_address_that_was_asked() {
     }
 }
 
+/// Section 6.3.1.2: The response goes back over what the request came over.
 #[test]
 fn every_listener_answers() {
     let server = Server::start("[listen]\nudp = [\"127.0.0.1:0\", \"127.0.0.3:0\", \"[::1]:0\"]");
@@ -47,6 +52,7 @@ fn every_listener_answers() {
     }
 }
 
+/// Section 7: An agent that finds FINGERPRINT in a request puts it into its answer.
 #[test]
 fn a_fingerprint_is_answered_with_a_fingerprint() {
     let server = Server::start("");
@@ -56,6 +62,8 @@ fn a_fingerprint_is_answered_with_a_fingerprint() {
     stun::fingerprint::FINGERPRINT.check(&answer.0).unwrap();
 }
 
+/// Section 6.3.1: Unknown comprehension-required attributes of a request are answered with 420 and listed in
+/// UNKNOWN-ATTRIBUTES.
 #[test]
 fn an_unknown_required_attribute_is_named_in_a_420() {
     let server = Server::start("");
@@ -69,6 +77,7 @@ fn an_unknown_required_attribute_is_named_in_a_420() {
     assert_eq!(answer.unknown(), [0x7F01, 0x7F02]);
 }
 
+/// Section 14: Comprehension-optional attributes that are not understood are ignored.
 #[test]
 fn an_unknown_optional_attribute_is_ignored() {
     let server = Server::start("");
@@ -76,6 +85,7 @@ fn an_unknown_optional_attribute_is_ignored() {
     assert_eq!(client.ask(&Request::new(METHOD_BINDING).with(AttrType(0xFF01), b"what")).code(), 0);
 }
 
+/// Section 6.3: A message whose method is not understood is discarded in silence.
 #[test]
 fn an_unknown_method_does_no_harm() {
     let server = Server::start("");
@@ -125,6 +135,8 @@ fn junk() -> Vec<(&'static str, Vec<u8>)> {
     ]
 }
 
+/// Section 6.3: What fails the checks of a message — first bits, magic cookie, length, FINGERPRINT — is discarded in
+/// silence, and so are responses to nothing.
 #[test]
 fn what_is_not_a_request_is_dropped_in_silence_and_counted() {
     let server = Server::start("");
@@ -146,6 +158,7 @@ fn server_dropped(server: &Server, count: usize) -> usize {
     })
 }
 
+/// Section 6.3.2: No response is generated for an indication.
 #[test]
 fn a_binding_indication_keeps_a_mapping_alive_and_is_not_answered() {
     let server = Server::start("");
@@ -154,6 +167,7 @@ fn a_binding_indication_keeps_a_mapping_alive_and_is_not_answered() {
     client.hears_nothing();
 }
 
+/// Section 6.3.2: An indication with unknown comprehension-required attributes is discarded.
 #[test]
 fn an_indication_with_an_unknown_required_attribute_is_dropped() {
     let server = Server::start("");

@@ -3,12 +3,14 @@
 use crate::support::stun_client::{IPV4, IPV6};
 use crate::support::{Client, Request, Server};
 
+/// Section 5: A request on a 5-tuple without an allocation is answered with 437.
 #[test]
 fn a_refresh_without_an_allocation_is_a_mismatch() {
     let server = Server::start("");
     assert_eq!(Client::new(server.turn()).ask_signed(Request::refresh(600)).code(), 437);
 }
 
+/// Section 8.2: The lifetime of a Refresh is computed as that of an Allocate.
 #[test]
 fn a_refresh_grants_as_allocate_does() {
     let server = Server::start("");
@@ -18,6 +20,7 @@ fn a_refresh_grants_as_allocate_does() {
     }
 }
 
+/// Section 8.2: A lifetime of zero deletes the allocation, and succeeds.
 #[test]
 fn a_refresh_with_lifetime_zero_frees_at_once() {
     let server = Server::start("");
@@ -34,6 +37,7 @@ fn a_refresh_with_lifetime_zero_frees_at_once() {
     client.ask_signed(Request::allocate()).relayed();
 }
 
+/// Section 8.2: A REQUESTED-ADDRESS-FAMILY that the allocation does not have is answered with 443.
 #[test]
 fn a_refresh_of_another_family_is_refused() {
     let server = Server::start("");
