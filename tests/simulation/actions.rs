@@ -56,7 +56,7 @@ impl World {
     fn send(&mut self, device: usize, datagram: Datagram) {
         let datagram = Rc::new(datagram);
         self.devices[device].last = Some(Rc::clone(&datagram));
-        let packet = Packet::ToServer { from: self.devices[device].five_tuple, datagram };
+        let packet = Packet::FromClient { from: self.devices[device].five_tuple, datagram };
         self.network.send(packet, self.clock.millis, &mut self.chance);
     }
 
@@ -215,7 +215,11 @@ impl World {
         if !paths.is_empty() && self.chance.percent(60) {
             let (id, channel, peer) = self.chance.pick(&paths);
             let datagram = Rc::new(data(channel, peer, length));
-            self.network.send(Packet::ToServer { from: id.1, datagram }, self.clock.millis, &mut self.chance);
+            self.network.send(
+                Packet::FromClient { from: id.1, datagram },
+                self.clock.millis,
+                &mut self.chance,
+            );
             return;
         }
         let datagram = if self.chance.percent(50) {
@@ -243,7 +247,7 @@ impl World {
         }
         let Some(local) = self.relayed() else { return Ok(()) };
         let source = self.peer();
-        self.network.send(Packet::ToRelayed { local, source, length }, self.clock.millis, &mut self.chance);
+        self.network.send(Packet::FromPeer { local, source, length }, self.clock.millis, &mut self.chance);
         Ok(())
     }
 
@@ -278,7 +282,7 @@ impl World {
     fn retransmit(&mut self) {
         let device = self.chance.below(self.devices.len());
         if let Some(datagram) = self.devices[device].last.clone() {
-            let packet = Packet::ToServer { from: self.devices[device].five_tuple, datagram };
+            let packet = Packet::FromClient { from: self.devices[device].five_tuple, datagram };
             self.network.send(packet, self.clock.millis, &mut self.chance);
         }
     }

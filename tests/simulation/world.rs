@@ -57,7 +57,7 @@ pub struct World {
     pub summary: Summary,
     flaw: Flaw,
     leaked: Vec<PortLease>,
-    trail: VecDeque<String>,
+    trail: VecDeque<(u64, String)>,
 }
 
 impl World {
@@ -103,14 +103,14 @@ impl World {
 
     /// The inputs before a failure, oldest first.
     pub fn trail(&self) -> String {
-        self.trail.iter().map(|line| format!("\n  {line}")).collect()
+        self.trail.iter().map(|(millis, what)| format!("\n  {millis:>9} ms: {what}")).collect()
     }
 
     pub fn note(&mut self, what: String) {
         if self.trail.len() == TRAIL {
             self.trail.pop_front();
         }
-        self.trail.push_back(format!("{:>9} ms: {what}", self.clock.millis));
+        self.trail.push_back((self.clock.millis, what));
     }
 
     /// The worker that a client's datagrams reach.
@@ -160,16 +160,16 @@ impl World {
 
     fn deliver(&mut self, packet: Packet) -> Result<(), Wrong> {
         match packet {
-            Packet::ToServer { from, datagram } => self.on_client(from, &datagram).map(drop),
-            Packet::ToRelayed { local, source, length } => {
+            Packet::FromClient { from, datagram } => self.on_client(from, &datagram).map(drop),
+            Packet::FromPeer { local, source, length } => {
                 let Some((worker, relay)) = self.sockets.get(&local).copied() else { return Ok(()) };
                 self.on_peer(worker, relay, Some(local), source, length)
             }
-            Packet::ToDevice { device, news: News::Nonce(nonce) } => {
+            Packet::Answer { device, news: News::Nonce(nonce) } => {
                 self.devices[device].nonce = Some(nonce);
                 Ok(())
             }
-            Packet::ToDevice { device, news: News::Token(token) } => {
+            Packet::Answer { device, news: News::Token(token) } => {
                 self.devices[device].tokens.push(token);
                 Ok(())
             }
@@ -267,7 +267,7 @@ impl World {
                 })?;
                 ensure(payload.end <= bytes.len(), || format!("{payload:?} of {} bytes", bytes.len()))?;
                 self.summary.relayed += 1;
-                let packet = Packet::ToRelayed { local: *peer, source: *local, length: *length };
+                let packet = Packet::FromPeer { local: *peer, source: *local, length: *length };
                 if self.sockets.contains_key(peer) {
                     self.summary.hairpins += 1;
                     self.network.send(packet, self.clock.millis, &mut self.chance);
@@ -282,7 +282,7 @@ impl World {
     fn tell(&mut self, from: FiveTuple, news: Option<News>) {
         let device = self.devices.iter().position(|device| device.five_tuple == from);
         if let (Some(device), Some(news)) = (device, news) {
-            self.network.send(Packet::ToDevice { device, news }, self.clock.millis, &mut self.chance);
+            self.network.send(Packet::Answer { device, news }, self.clock.millis, &mut self.chance);
         }
     }
 
@@ -301,7 +301,7 @@ impl World {
         let verdict = self.workers[worker].server.on_peer(relay, source, length, self.clock.now());
         match (&verdict, &expected) {
             (Verdict::Drop(reason), Expected::Dropped(wanted)) if reason == wanted => {
-                self.summary.dropped(*reason)
+                self.summary.dropped(*reason);
             }
             (Verdict::ToClient { client, prefix, padding }, Expected::ToClient { channel, peer }) => {
                 ensure(owner == Some((worker, *client)), || format!("{client:?} instead of {owner:?}"))?;
