@@ -132,8 +132,12 @@ metrics! {
     peer_denied: IntCounterVec = "passerelle_peer_denied_total" ["rule"] NONE;
     /// Connected signaling transports.
     signaling_connections: IntGaugeVec = "passerelle_signaling_connections" ["transport"] NONE;
-    /// Signaling sessions by state (connected).
+    /// Signaling sessions by state (connected, resumable).
     signaling_sessions: IntGaugeVec = "passerelle_signaling_sessions" ["state"] NONE;
+    /// Attempts to resume a session, by result (resumed, expired, beyond, wrong_key).
+    signaling_resumes: IntCounterVec = "passerelle_signaling_session_resume_total" ["result"] NONE;
+    /// Requests that came again and had their first outcome again.
+    signaling_duplicates: IntCounter = "passerelle_signaling_duplicate_requests_total" [] NONE;
     /// Signaling events by name and direction (in, out); unexpected names are `other`.
     signaling_events: IntCounterVec = "passerelle_signaling_events_total" ["event", "direction"] NONE;
     /// Signaling requests that were refused, by error code.

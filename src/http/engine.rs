@@ -269,7 +269,7 @@ impl Engine {
     fn flush(&self, core: &mut Core, now: Now) {
         while let Some(output) = core.hub.poll_output() {
             match output {
-                Output::Deliver { session, event } => self.deliver(core, session, event, now),
+                Output::Deliver { session, event } => self.deliver(core, session, &event, now),
                 Output::Close { session, close } => {
                     if let Some(queue) = self.forget(core, session) {
                         queue.close(close);
@@ -280,7 +280,7 @@ impl Engine {
         }
     }
 
-    fn deliver(&self, core: &mut Core, session: SessionId, event: ServerEvent, now: Now) {
+    fn deliver(&self, core: &mut Core, session: SessionId, event: &ServerEvent, now: Now) {
         let Some(open) = core.sessions.get(&session) else { return };
         self.metrics.signaling_events.with_label_values(&[event.name, "out"]).inc();
         let frame = Frame::Event { name: event.name, payload: event.to_value() };
