@@ -10,8 +10,7 @@ function connect(iceServers) {
   peer.onicecandidate = ({ candidate }) => candidate && signal({ type: 'ice-candidate', ...candidate.toJSON() });
 }
 const signal = (message) => socket.emit('call:signal', { callId, signal: message });
-socket.on('session:ready', () => socket.emit('room:join', { roomId: 'blue' }));
-socket.on('room:join', () => socket.emit('call:initiate', { roomId: 'blue', type: 'video' }));
+socket.on('session:ready', () => socket.emit('room:join', { roomId: 'blue' }).emit('call:initiate', { roomId: 'blue', type: 'video' }));
 socket.on('call:error', ({ code, message }) => console.log(code, message)); // USER_OFFLINE: the first to come waits
 socket.on('call:initiated', (call) => {
   callId = call.callId;
