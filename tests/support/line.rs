@@ -70,6 +70,11 @@ impl Line {
     pub fn udp(server: SocketAddr) -> Self {
         let local: IpAddr =
             if server.is_ipv4() { Ipv4Addr::LOCALHOST.into() } else { Ipv6Addr::LOCALHOST.into() };
+        Self::udp_from(local, server)
+    }
+
+    /// A UDP socket on an address of this host.
+    pub fn udp_from(local: IpAddr, server: SocketAddr) -> Self {
         let socket = UdpSocket::bind((local, 0)).unwrap();
         socket.connect(server).unwrap();
         Self { local: socket.local_addr().unwrap(), kind: Kind::Udp(socket) }
