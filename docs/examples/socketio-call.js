@@ -1,7 +1,7 @@
 // A call with the stock `socket.io-client` and nothing of ours: whoever enters room "blue" rings those who are there.
 // The page needs the client's script, which defines `io`, and <video id="video" autoplay playsinline></video>.
-const socket = io({ auth: { token: new URLSearchParams(location.search).get('token') ?? undefined } });
 const stream = await navigator.mediaDevices.getUserMedia({ audio: true, video: true });
+const socket = io({ auth: { token: new URLSearchParams(location.search).get('token') ?? undefined } });
 let callId, peer;
 function connect(iceServers) {
   peer = new RTCPeerConnection({ iceServers });
