@@ -354,6 +354,8 @@ fn from_socket(socket: &mut WebSocket<TcpStream>) -> Option<Heard> {
             }
             Ok(_) => {}
             Err(Error::ConnectionClosed | Error::AlreadyClosed) => return None,
+            // Nothing came in time.
+            Err(Error::Io(error)) if error.kind() == std::io::ErrorKind::WouldBlock => return None,
             Err(error) => panic!("the WebSocket broke: {error}"),
         }
     }

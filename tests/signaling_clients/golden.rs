@@ -247,15 +247,17 @@ impl Scene {
 #[test]
 fn two_people_without_an_account_call_each_other_over_both_framings() {
     let server = Server::start("[auth]\nanonymous = \"loopback\"\n");
-    for (caller, callee) in [(UPGRADE, Framing::WebSocket), (Framing::WebSocket, POLLING_ONLY)] {
+    for (room, caller, callee) in
+        [("blue", UPGRADE, Framing::WebSocket), ("green", Framing::WebSocket, POLLING_ONLY)]
+    {
         let ((mut ana, ana_id), (mut bruno, bruno_id)) =
             (Device::anonymous(&server, caller, true), Device::anonymous(&server, callee, false));
         assert!(ana_id.starts_with("anon:") && bruno_id.starts_with("anon:"));
         for device in [&mut ana, &mut bruno] {
-            device.acked("room:join", &json!({ "roomId": "blue" })).unwrap();
+            device.acked("room:join", &json!({ "roomId": room })).unwrap();
         }
         // Without `to`, everyone else in the room rings.
-        let call = ana.ask("call:initiate", &json!({ "roomId": "blue", "type": "audio" })).unwrap();
+        let call = ana.ask("call:initiate", &json!({ "roomId": room, "type": "audio" })).unwrap();
         assert_eq!(call["ringing"], json!([bruno_id]));
         assert_eq!(bruno.next("call:initiated")["initiator"]["displayName"], "Somebody");
         bruno.ask("call:join", &json!({ "callId": call["callId"] }));
