@@ -7,8 +7,10 @@ use crate::device::{Device, Framing, POLLING_ONLY, UPGRADE, WEBSOCKET_ONLY};
 use crate::records::{Database, ended, rest};
 use crate::support::Server;
 
-const OFFER: &str = "v=0\r\no=- 1 1 IN IP4 127.0.0.1\r\ns=-\r\nt=0 0\r\nm=audio 9 UDP/TLS/RTP/SAVPF 111\r\n";
-const ANSWER: &str = "v=0\r\no=- 2 1 IN IP4 127.0.0.1\r\ns=-\r\nt=0 0\r\nm=audio 9 UDP/TLS/RTP/SAVPF 111\r\n";
+pub(crate) const OFFER: &str =
+    "v=0\r\no=- 1 1 IN IP4 127.0.0.1\r\ns=-\r\nt=0 0\r\nm=audio 9 UDP/TLS/RTP/SAVPF 111\r\n";
+pub(crate) const ANSWER: &str =
+    "v=0\r\no=- 2 1 IN IP4 127.0.0.1\r\ns=-\r\nt=0 0\r\nm=audio 9 UDP/TLS/RTP/SAVPF 111\r\n";
 
 /// A way to connect, and whether acks are asked for.
 type Way = (Framing, bool);
@@ -269,13 +271,13 @@ fn two_people_without_an_account_call_each_other_over_both_framings() {
     }
 }
 
-fn candidate(call: &str, number: u16) -> Value {
+pub(crate) fn candidate(call: &str, number: u16) -> Value {
     let line = format!("candidate:1 1 udp 2130706431 192.0.2.1 {number} typ host");
     json!({ "callId": call, "type": "ice-candidate", "signal": { "candidate": line, "sdpMid": "0", "sdpMLineIndex": 0 } })
 }
 
 #[track_caller]
-fn assert_candidate(event: &Value, from: &str, number: u16) {
+pub(crate) fn assert_candidate(event: &Value, from: &str, number: u16) {
     assert_eq!(
         (&event["from"], &event["signal"]["type"]),
         (&json!(from), &json!("ice-candidate")),
