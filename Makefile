@@ -36,8 +36,11 @@ deny:
 bench: ## micro-benchmarks
 	cargo bench --locked
 
+# For each fuzzer.
+DURATION ?= 60
 CASES ?= 20000
-fuzz: ## random input against the pure modules: CASES=20000 of them for each property
+fuzz: ## fuzz the pure modules, DURATION=60 s each, then CASES=20000 of each property
+	fuzz/run $(DURATION)
 	PROPTEST_CASES=$(CASES) cargo test --locked --lib
 
 demo-shot: install ## screenshots of a running call, in demo-shots/

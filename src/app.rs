@@ -7,7 +7,7 @@ use std::net::{SocketAddr, TcpListener};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
-use crate::auth::{Authenticator, Credentials, SharedSecrets, Users};
+use crate::auth::{Authenticator, Credentials, Outbound, SharedSecrets, Users};
 use crate::config::{Config, Mode, Sources};
 use crate::http::{self, Access, AccessLists, Engine, Ready, Sink};
 use crate::link::Link;
@@ -250,8 +250,8 @@ impl Web {
         let hub = Hub::new(config.signaling.clone(), ice(), entropy);
         let engine = Engine::new(hub, &config.http.limits, base.metrics.clone(), sink);
         let ready = Arc::new(Ready::default());
-        let authenticator = Arc::new(Authenticator::new(config.anonymous, config.jwt.as_ref()));
-        let access = Arc::new(Access::new(AccessLists::parse(&config.http, config.anonymous)?));
+        let authenticator = Arc::new(Authenticator::new(&config.auth, Outbound::new()));
+        let access = Arc::new(Access::new(AccessLists::parse(&config.http, config.auth.anonymous)?));
         let parts = http::Parts {
             engine: engine.clone(),
             authenticator: authenticator.clone(),

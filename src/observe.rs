@@ -51,7 +51,11 @@ impl Observe {
                 from.iter().for_each(|state| gauge(state).dec());
                 to.iter().for_each(|state| gauge(state).inc());
             }
-            Event::Resume { .. } | Event::Duplicate => {}
+            Event::Resume { result } => {
+                metrics.signaling_session_resume.with_label_values(&[result.label()]).inc();
+            }
+            Event::Duplicate => metrics.signaling_duplicates.inc(),
+            Event::Notice(_) => {}
             Event::EventIn { name } => metrics.signaling_events.with_label_values(&[name, "in"]).inc(),
             Event::Rejected { code } => metrics.signaling_errors.with_label_values(&[code]).inc(),
             Event::RateLimited { limit } => metrics.signaling_rate_limited.with_label_values(&[limit]).inc(),

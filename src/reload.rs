@@ -121,7 +121,7 @@ impl Reload {
     /// Hands every part its share, after the last thing that can fail, and says so in the log.
     fn apply(&self, new: &Config, changes: &[Change]) -> Result<(), ReloadError> {
         let Parts { relay, link, authenticator, access, engine, log, shutdown, .. } = &self.parts;
-        let lists = AccessLists::parse(&new.http, new.anonymous)?;
+        let lists = AccessLists::parse(&new.http, new.auth.anonymous)?;
         let secrets = SharedSecrets::new(new.turn_secrets.clone());
         let users = Users::new(&new.turn.realm, &new.turn_users);
         let filter = logging::parse_filter(&new.logging.filter)?;
@@ -131,7 +131,7 @@ impl Reload {
         relay.reconfigure(new.turn.clone(), &keys);
         link.reconfigure(secrets, new.credential_ttl);
         access.replace(lists);
-        authenticator.reconfigure(new.anonymous, new.jwt.as_ref());
+        authenticator.reconfigure(&new.auth);
         engine.reconfigure(new.signaling.clone());
         shutdown.reconfigure(new.shutdown);
 

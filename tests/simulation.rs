@@ -109,3 +109,13 @@ fn a_flaw_planted_on_either_side_is_found() {
         assert!(found.is_some(), "{flaw:?} went unnoticed");
     }
 }
+
+#[test]
+fn bytes_can_decide_in_place_of_a_seed() {
+    for at in 0..20 {
+        let mut seeded = Chance::Seeded(at);
+        let bytes: Vec<u8> = (0..1000).map(|_| seeded.bits() as u8).collect();
+        let seen = run(Chance::Bytes(bytes, 0), STEPS, Flaw::None).unwrap_or_else(|wrong| panic!("{wrong}"));
+        assert!(seen.codes.contains(&401), "whoever has no nonce yet is challenged");
+    }
+}

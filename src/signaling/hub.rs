@@ -1,10 +1,14 @@
 //! The engine: one input, then drain the outputs, then sleep until the next timeout.
 
+mod admin;
+mod conversation;
 mod initiate;
 #[cfg(test)]
 mod invariants;
 mod membership;
+mod moderation;
 mod relay;
+mod restore;
 mod room;
 mod session;
 
@@ -61,6 +65,8 @@ struct Caller {
     session: SessionId,
     wants_ack: bool,
 }
+
+pub use admin::{AdminCommand, Authority};
 
 /// The call engine.
 pub struct Hub {
@@ -178,6 +184,7 @@ impl Hub {
                 Timer::Replay(session) => self.board.expire(session, now),
             }
         }
+        self.board.missed.expire(now.instant);
         while let Some(session) = self.board.detached.pop_due(now.instant) {
             self.forsake(session, now);
         }
@@ -189,7 +196,14 @@ impl Hub {
     /// When [`Hub::on_timeout`] wants to be called next.
     pub fn poll_timeout(&self) -> Option<Instant> {
         let forget = self.ended.front().map(|(at, _)| *at);
-        self.board.timers.next().into_iter().chain(self.board.detached.next()).chain(forget).min()
+        self.board
+            .timers
+            .next()
+            .into_iter()
+            .chain(self.board.detached.next())
+            .chain(self.board.missed.next())
+            .chain(forget)
+            .min()
     }
 
     /// The next thing to do, until `None`.
@@ -220,6 +234,13 @@ impl Hub {
             ClientMessage::Leave(call) => self.leave(caller, &call, now),
             ClientMessage::Decline(call) => self.decline(caller, &call, now),
             ClientMessage::End(call) => self.end(caller, &call, now),
+            ClientMessage::Invite { call, to } => self.invite_to(caller, &call, &to, now),
+            ClientMessage::Kick { call, user } => self.kick(caller, &call, &user, now),
+            ClientMessage::Mute { call, user, media } => self.mute(caller, &call, &user, media, now),
+            ClientMessage::Lock { call, locked } => self.lock(caller, &call, locked, now),
+            ClientMessage::Message { call, to, data } => self.message(caller, &call, to.as_ref(), &data, now),
+            ClientMessage::Quality { call, stats } => self.report_quality(caller, &call, stats, now),
+            ClientMessage::Presence(users) => self.presence_of(caller, &users, now),
             ClientMessage::RequestIceServers(call) => self.request_ice(caller, call.as_ref(), now),
             ClientMessage::Heartbeat | ClientMessage::Seen => Ok(json!({})),
             ClientMessage::RoomJoin(room) => self.room_join(caller, &room, now),
@@ -264,6 +285,7 @@ impl Hub {
         let was_over = call.is_over();
         let value = change(call, &mut self.board);
         call.refresh_status(&mut self.board);
+        call.tell_steps(&mut self.board, now);
         if let Some(record) = call.take_record() {
             self.board.emit(record);
         }

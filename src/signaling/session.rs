@@ -8,7 +8,7 @@ use super::answered::Answered;
 use super::limits::Bucket;
 use super::replay::Replay;
 use super::resume::Keys;
-use super::{CallId, Identity, SessionId};
+use super::{CallId, Identity, SessionId, UserId};
 
 /// One client, over one transport after another.
 #[derive(Debug)]
@@ -31,6 +31,8 @@ pub(super) struct Session {
     pub(super) frames: Bucket,
     /// Rate of signals.
     pub(super) signals: Bucket,
+    /// Rate of messages.
+    pub(super) messages: Bucket,
     /// Frames over the rate in a row.
     pub(super) flooded: u32,
     /// Rooms it is in.
@@ -70,6 +72,20 @@ pub(super) struct Room {
     pub(super) sessions: BTreeSet<SessionId>,
     /// The running call that everyone in the room may join.
     pub(super) call: Option<CallId>,
+    /// Whose room it is, where somebody has said so: they are rung and may enter, nobody else.
+    pub(super) members: Option<BTreeSet<UserId>>,
+}
+
+impl Room {
+    /// Nothing would be lost with it.
+    pub(super) fn is_empty(&self) -> bool {
+        self.sessions.is_empty() && self.call.is_none() && self.members.is_none()
+    }
+
+    /// Whether a user may enter.
+    pub(super) fn admits(&self, user: &UserId) -> bool {
+        self.members.as_ref().is_none_or(|members| members.contains(user))
+    }
 }
 
 impl User {

@@ -3,12 +3,13 @@
 use std::collections::{BTreeSet, HashMap, VecDeque};
 use std::fmt::Write as _;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 
 use super::config::Config;
 use super::deadline::{Deadlines, after};
+use super::missed::Missed;
 use super::resume::Keys;
 use super::session::{Presence, Room, Session, User};
 use super::{CallId, Entropy, Event, IceMint, Identity, Now, Output, Reject, ServerEvent, SessionId, UserId};
@@ -36,6 +37,8 @@ pub(super) struct Switchboard {
     pub(super) rooms: HashMap<Arc<str>, Room>,
     pub(super) timers: Deadlines<Timer>,
     pub(super) out: VecDeque<Output>,
+    /// Calls that absent users have missed.
+    pub(super) missed: Missed,
     /// Bytes of events kept for all sessions.
     replayed: usize,
     /// Time of the input that is handled.
@@ -56,7 +59,12 @@ pub(super) struct Ice {
     pub(super) servers: Value,
     /// `ttl` in seconds.
     pub(super) ttl: u64,
+    /// When they should be renewed: after 80 % of their life.
+    pub(super) renew: Option<Instant>,
 }
+
+/// ICE servers that live shorter than this are not renewed unasked.
+const SHORT_LIVED: Duration = Duration::from_secs(30);
 
 impl Switchboard {
     pub(super) fn new(config: Config, ice: Box<dyn IceMint>, entropy: Entropy) -> Self {
@@ -69,6 +77,7 @@ impl Switchboard {
             rooms: HashMap::new(),
             timers: Deadlines::new(),
             out: VecDeque::new(),
+            missed: Missed::default(),
             replayed: 0,
             clock: None,
             ice,
@@ -96,6 +105,7 @@ impl Switchboard {
             answered: super::answered::Answered::default(),
             frames: super::limits::Bucket::default(),
             signals: super::limits::Bucket::default(),
+            messages: super::limits::Bucket::default(),
             flooded: 0,
             rooms: BTreeSet::new(),
         };
@@ -231,7 +241,7 @@ impl Switchboard {
     pub(super) fn vacate(&mut self, name: &Arc<str>, session: SessionId) {
         if let Some(room) = self.rooms.get_mut(name) {
             room.sessions.remove(&session);
-            if room.sessions.is_empty() && room.call.is_none() {
+            if room.is_empty() {
                 self.rooms.remove(name);
             }
         }
@@ -241,7 +251,7 @@ impl Switchboard {
     pub(super) fn host(&mut self, name: &Arc<str>, call: Option<CallId>) {
         let room = self.rooms.entry(name.clone()).or_default();
         room.call = call;
-        if room.sessions.is_empty() && room.call.is_none() {
+        if room.is_empty() {
             self.rooms.remove(name);
         }
     }
@@ -249,6 +259,12 @@ impl Switchboard {
     /// Whether a session is in a room.
     pub(super) fn is_in_room(&self, session: SessionId, room: &str) -> bool {
         self.sessions.get(&session).is_some_and(|session| session.rooms.contains(room))
+    }
+
+    /// Whether a session is in a room, or its user is a member of it.
+    pub(super) fn may_enter(&self, session: SessionId, user: &UserId, name: &Arc<str>) -> bool {
+        let members = self.rooms.get(name).and_then(|room| room.members.as_ref());
+        self.is_in_room(session, name) || members.is_some_and(|members| members.contains(user))
     }
 
     /// The identity behind a session.
@@ -342,6 +358,16 @@ impl Switchboard {
         }
     }
 
+    /// Tells a user of a call it has missed: now, or when it is back.
+    pub(super) fn tell_missed(&mut self, user: &UserId, event: &Value) {
+        if !self.is_reachable(user)
+            && let Some(clock) = self.clock
+        {
+            self.missed.add(user, event, clock);
+        }
+        self.deliver_all(&self.devices(user), "call:missed", event);
+    }
+
     /// Hands something to `observe`.
     pub(super) fn emit(&mut self, event: Event) {
         self.out.push_back(Output::Event(event));
@@ -351,7 +377,8 @@ impl Switchboard {
     pub(super) fn mint(&mut self, identity: &Identity, call: Option<&CallId>, now: Now) -> Ice {
         let minted = self.ice.mint(&identity.user, call, identity.grants.relay, now);
         self.emit(Event::IceMinted { kind: if call.is_some() { "call" } else { "session" } });
-        Ice { servers: json!(minted.servers), ttl: minted.ttl.as_secs() }
+        let renew = (minted.ttl >= SHORT_LIVED).then(|| after(now.instant, minted.ttl / 5 * 4));
+        Ice { servers: json!(minted.servers), ttl: minted.ttl.as_secs(), renew }
     }
 
     /// 128 random bits.

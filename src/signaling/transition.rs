@@ -8,6 +8,7 @@ use serde_json::{Value, json};
 use super::call::{Call, End, Reason, Status};
 use super::deadline::after;
 use super::message::{Kind, Media, Settings};
+use super::notice::{NoticeKind, Step};
 use super::participant::{Lost, Participant, Profile, State};
 use super::session::Presence;
 use super::signal::SignalType;
@@ -27,7 +28,7 @@ impl Call {
         let Some(who) = self.of_mut(user).filter(|who| who.is_pending()) else { return };
         let Some(first) = devices.first() else { return };
         if let Ok(identity) = board.identity(*first) {
-            who.profile = Profile::of(&identity);
+            who.identify(&identity);
         }
         let newly = devices.iter().any(|device| board.is_attached(*device)) && self.start_ringing(user, now);
         let mut invitation = self.invitation();
@@ -52,6 +53,7 @@ impl Call {
         let Some(who) = self.of_mut(user).filter(|who| who.state == State::Invited) else { return false };
         who.state = State::Ringing;
         self.ringing_at.get_or_insert(now.unix_ms);
+        self.note(NoticeKind::Ringing, Some(user), None);
         self.bump();
         true
     }
@@ -84,7 +86,7 @@ impl Call {
         }
         let (order, kind) = (self.joins, self.kind);
         let Some(who) = self.of_mut(user) else { return Err(Reject::Internal) };
-        who.profile = Profile::of(identity);
+        who.identify(identity);
         who.state = State::Joined;
         who.device = Some(device);
         who.joined = Some(now.instant);
@@ -95,7 +97,8 @@ impl Call {
         who.order = order;
         self.joins = self.joins.saturating_add(1);
         board.index(user, &self.id, Presence::Present);
-        self.answer(board, now);
+        self.answer(board, user, now);
+        self.note(NoticeKind::ParticipantJoined, Some(user), None);
         self.bump();
         self.announce(board, user);
         let others: Vec<SessionId> =
@@ -106,7 +109,7 @@ impl Call {
     }
 
     /// Somebody accepts; the first who does answers the call.
-    fn answer(&mut self, board: &mut Switchboard, now: Now) {
+    fn answer(&mut self, board: &mut Switchboard, user: &UserId, now: Now) {
         self.alone_until = None;
         if !self.negotiated {
             self.negotiate_until = Some(after(now.instant, board.config.negotiation_timeout));
@@ -116,6 +119,7 @@ impl Call {
         }
         self.answered = Some(now.instant);
         self.answered_at = Some(now.unix_ms);
+        self.note(NoticeKind::Answered, Some(user), None);
         board.emit(Event::CallAnswered { ring: now.instant.saturating_duration_since(self.created) });
         // The initiator may be away just now: from here on it has the patience of any participant.
         let grace = board.config.grace;
@@ -173,10 +177,21 @@ impl Call {
     }
 
     /// A user who has joined already comes with another session.
-    pub(super) fn reattach(&mut self, board: &mut Switchboard, user: &UserId, device: SessionId) {
+    pub(super) fn reattach(
+        &mut self,
+        board: &mut Switchboard,
+        identity: &Identity,
+        device: SessionId,
+        now: Now,
+    ) {
+        let user = &identity.user;
         let Some(who) = self.of_mut(user).filter(|who| who.is_present()) else { return };
         let (old, lost) = (who.device.replace(device), who.lost.take());
-        who.reconnects = who.reconnects.saturating_add(1);
+        // A caller on whose behalf a server has called takes its seat for the first time.
+        if who.joined.replace(who.joined.unwrap_or(now.instant)).is_some() {
+            who.reconnects = who.reconnects.saturating_add(1);
+        }
+        who.identify(identity);
         self.negotiation.forget(user);
         self.bump();
         if let Some(old) = old {
@@ -257,7 +272,7 @@ impl Call {
     }
 
     /// Ends the part of one participant, with everything that waits from or for it.
-    fn dismiss(
+    pub(super) fn dismiss(
         &mut self,
         board: &mut Switchboard,
         user: &UserId,
@@ -266,7 +281,13 @@ impl Call {
         now: Now,
     ) {
         if let Some(who) = self.of_mut(user) {
+            let was_present = who.is_present();
             who.depart(state, reason, now.unix_ms);
+            match state {
+                _ if was_present => self.note(NoticeKind::ParticipantLeft, Some(user), Some(reason)),
+                State::Missed => self.note(NoticeKind::Missed, Some(user), Some(reason)),
+                _ => {}
+            }
         }
         for other in &mut self.participants {
             other.queue.forget(user);
@@ -281,6 +302,8 @@ impl Call {
         let any = |state| self.participants.iter().any(|who| who.state == state);
         if any(State::Declined) {
             Reason::Rejected
+        } else if any(State::Kicked) {
+            Reason::Cancelled
         } else if any(State::Missed) || !any(State::Busy) {
             Reason::Missed
         } else {
@@ -288,8 +311,13 @@ impl Call {
         }
     }
 
+    /// What a call ends with when the last one who was called is gone, or the last but one who talked.
+    pub(super) fn settled_reason(&self) -> Reason {
+        if self.answered.is_some() { Reason::Completed } else { self.unanswered_reason() }
+    }
+
     /// After somebody went: is there still a call?
-    fn settle(
+    pub(super) fn settle(
         &mut self,
         board: &mut Switchboard,
         cause: Reason,
@@ -332,9 +360,13 @@ impl Call {
         let duration = self.answered.map(|at| now.instant.saturating_duration_since(at));
         self.end = Some(End { at: now.unix_ms, by: by.cloned(), duration });
         (self.negotiate_until, self.alone_until) = (None, None);
+        for user in &missed {
+            self.note(NoticeKind::Missed, Some(user), Some(reason.name()));
+        }
+        self.note(NoticeKind::Ended, by, Some(reason.name()));
         self.bump();
         let event = self.missed_event(reason.name());
-        board.deliver_all(&missed, "call:missed", &event);
+        missed.iter().for_each(|user| board.tell_missed(user, &event));
         let event = self.ended_event();
         board.deliver_all(&audience, "call:ended", &event);
         if self.open
@@ -359,13 +391,13 @@ impl Call {
         reason: Reason,
         also: &[SessionId],
         now: Now,
-    ) -> (Vec<SessionId>, Vec<SessionId>) {
+    ) -> (Vec<SessionId>, Vec<UserId>) {
         let (mut audience, mut missed) = (also.to_vec(), Vec::new());
         let id = self.id.clone();
         for who in self.participants.iter_mut().filter(|who| who.is_live()) {
             let reached = who.active_device().map_or_else(|| board.devices(&who.user), |device| vec![device]);
             if who.is_pending() {
-                missed.extend(&reached);
+                missed.push(who.user.clone());
                 who.depart(State::Missed, "missed", now.unix_ms);
             } else {
                 let lost = reason == Reason::ConnectionLost && who.lost.is_some();
@@ -381,8 +413,14 @@ impl Call {
     }
 
     /// Ends a call that could ring nobody, and that nobody has heard of.
-    pub(super) fn end_unheard(&mut self, reason: Reason, now: Now) {
+    pub(super) fn end_unheard(&mut self, board: &mut Switchboard, reason: Reason, now: Now) {
+        let event = self.missed_event(reason.name());
         for who in &mut self.participants {
+            if who.is_pending() {
+                board.tell_missed(&who.user, &event);
+                let step = Step::of(NoticeKind::Missed, Some(&who.user), Some(reason.name()));
+                self.steps.push(step);
+            }
             if who.is_pending() {
                 who.depart(State::Missed, reason.name(), now.unix_ms);
             } else if who.is_present() {
@@ -390,6 +428,7 @@ impl Call {
             }
         }
         self.status = Status::Ended(reason);
+        self.note(NoticeKind::Ended, None, Some(reason.name()));
         self.end = Some(End { at: now.unix_ms, by: None, duration: None });
     }
 
@@ -408,10 +447,25 @@ impl Call {
         if !self.is_over() && self.alone_until.is_some_and(due) {
             self.finish(board, Reason::Completed, None, &[], now);
         }
+        self.renew_ice(board, now);
         let lost: Vec<UserId> =
             self.present().filter(|who| who.lost.is_some()).map(|who| who.user.clone()).collect();
         for user in lost {
             self.check_lost(board, &user, now);
+        }
+    }
+
+    /// Renews the ICE servers of those whose are about to run out.
+    fn renew_ice(&mut self, board: &mut Switchboard, now: Now) {
+        for who in
+            self.participants.iter_mut().filter(|who| who.renew_ice.is_some_and(|at| at <= now.instant))
+        {
+            let Some(device) = who.active_device() else { continue };
+            let Ok(identity) = board.identity(device) else { continue };
+            let ice = board.mint(&identity, Some(&self.id), now);
+            who.renew_ice = ice.renew;
+            let event = json!({ "callId": self.id.0.as_ref(), "iceServers": ice.servers, "ttl": ice.ttl });
+            board.deliver(device, "call:ice-servers-refreshed", &event);
         }
     }
 
@@ -425,7 +479,7 @@ impl Call {
         for user in undecided {
             self.dismiss(board, &user, State::Missed, "missed", now);
             let event = self.missed_event("missed");
-            board.deliver_all(&board.devices(&user), "call:missed", &event);
+            board.tell_missed(&user, &event);
             let event = self.left_event(&user, "missed");
             self.tell(board, "call:participant-left", &event, None);
         }

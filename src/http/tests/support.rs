@@ -17,7 +17,7 @@ use tokio_tungstenite::tungstenite::protocol::{Message, WebSocketConfig};
 use tokio_tungstenite::tungstenite::{Error, handshake::client::Request};
 use tokio_util::sync::CancellationToken;
 
-use crate::auth::{Authenticator, Mode, TokenConfig};
+use crate::auth::{self, Authenticator, Mode, Outbound, PinnedKey, TokenConfig};
 use crate::http::{Access, AccessLists, Config, Engine, Parts, Ready, metrics_router, router, serve};
 use crate::metrics::Metrics;
 use crate::signaling::{
@@ -54,8 +54,10 @@ impl Drop for Server {
 impl Server {
     /// With tokens, and anonymous callers as the mode says.
     pub(super) async fn start(anonymous: Mode, adjust: impl FnOnce(&mut Config)) -> Self {
-        let key = TokenConfig { secret: SECRET.into(), issuer: None, audience: None };
-        Self::with(Authenticator::new(anonymous, Some(&key)), adjust).await
+        let keys = vec![PinnedKey::secret(&SECRET.into(), None).unwrap()];
+        let token = TokenConfig { keys, jwks: None, issuer: None, audience: None };
+        let ways = auth::Config { anonymous, token: Some(token), ..auth::Config::default() };
+        Self::with(Authenticator::new(&ways, Outbound::new()), adjust).await
     }
 
     pub(super) async fn with(authenticator: Authenticator, adjust: impl FnOnce(&mut Config)) -> Self {

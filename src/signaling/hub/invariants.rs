@@ -28,6 +28,7 @@ impl Hub {
             && self.board.timers.len() == 0
             && self.board.detached.len() == 0
             && self.board.sids.is_empty()
+            && self.board.missed.next().is_none()
             && self.board.out.is_empty()
     }
 
@@ -63,7 +64,7 @@ impl Hub {
 
     fn check_rooms(&self) {
         for (name, room) in &self.board.rooms {
-            assert!(!room.sessions.is_empty() || room.call.is_some(), "an empty room stays");
+            assert!(!room.is_empty(), "an empty room stays");
             for session in &room.sessions {
                 assert!(self.board.sessions[session].rooms.contains(name));
             }

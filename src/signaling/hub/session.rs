@@ -111,6 +111,7 @@ impl Hub {
         for event in missed {
             self.board.out.push_back(Output::Deliver { session, event });
         }
+        self.settle_ranks(session);
         for (id, lost) in seats {
             self.edit(&id, now, |call, board| call.go_on(board, &user, session, lost, now));
         }
@@ -118,6 +119,43 @@ impl Hub {
             self.edit(&id, now, |call, board| call.reach(board, &user, now));
         }
         Ok(session)
+    }
+
+    /// A new token of a session: its grants and its expiry count from now on.
+    ///
+    /// # Errors
+    /// `NOT_AUTHENTICATED` for a session without a transport, `PERMISSION_DENIED` for the token of someone else.
+    pub fn refresh(&mut self, session: SessionId, identity: Identity, now: Now) -> Result<Value, Reject> {
+        self.board.tick(now);
+        self.board.emit(Event::EventIn { name: "session:refresh" });
+        let expires = identity.expires_unix_ms.map(crate::signaling::snapshot::time);
+        let open = self.board.sessions.get_mut(&session).filter(|session| session.attached);
+        let outcome = match open {
+            None => Err(Reject::NotAuthenticated),
+            Some(open) if open.identity.user != identity.user => {
+                Err(Reject::PermissionDenied("the token is of another user"))
+            }
+            Some(open) => {
+                open.identity = identity.into();
+                Ok(json!({ "expiresAt": expires }))
+            }
+        };
+        match &outcome {
+            Ok(_) => self.settle_ranks(session),
+            Err(reject) => self.board.emit(Event::Rejected { code: reject.code() }),
+        }
+        outcome
+    }
+
+    /// What the owner of a session may do in its calls follows its identity.
+    fn settle_ranks(&mut self, session: SessionId) {
+        let Ok(identity) = self.board.identity(session) else { return };
+        for id in self.calls_of(&identity.user) {
+            let who = self.calls.get_mut(&id).and_then(|call| call.of_mut(&identity.user));
+            if let Some(who) = who.filter(|who| who.device == Some(session)) {
+                who.identify(&identity);
+            }
+        }
     }
 
     /// The seats that a session holds in calls pass to its new name.
@@ -186,6 +224,8 @@ impl Hub {
             .filter_map(|id| self.calls.get(id))
             .map(Call::to_json)
             .collect();
+        // After a resume they are among what was missed.
+        let missed = Some(self.board.missed.take(&identity.user)).filter(|_| !resumed).unwrap_or_default();
         let session = self.board.sessions.get(&id).ok_or(Reject::Internal)?;
         let limits = &self.board.config.limits;
         let ready = json!({
@@ -206,7 +246,7 @@ impl Hub {
             "iceServers": ice.servers,
             "iceTtl": ice.ttl,
             "activeCalls": active,
-            "missed": [],
+            "missed": missed,
         });
         self.board.deliver_volatile(id, "session:ready", &ready);
         Ok(())

@@ -1,9 +1,12 @@
 //! The engine under a virtual clock.
 
+mod admin;
 mod calls;
 mod groups;
 mod guards;
 mod limits;
+mod model;
+mod moderation;
 mod reconnect;
 mod resume;
 mod signals;

@@ -107,7 +107,7 @@ fn a_call_that_came_while_the_transport_was_gone_rings_after_a_resume() {
     let call = stage.call(a, &["b", "c"]);
     stage.clear();
     let b = stage.resume("b", &ready, 0).session;
-    assert_eq!(stage.names(b), ["session:ready", "call:initiated"], "once, although it is in two places");
+    assert_eq!(stage.names(b), ["session:ready", "call:missed", "call:initiated"], "each once");
     assert_eq!(stage.expect(a, "call:ringing")["userId"], "b");
     stage.join(b, &call);
     assert_eq!(stage.names(c), Vec::<&str>::new());

@@ -141,7 +141,7 @@ impl Play {
         for session in std::mem::take(&mut self.open) {
             self.stage.close(session);
         }
-        self.stage.pass(600.0);
+        self.stage.pass(90_000.0);
         assert_eq!(self.stage.hub.running(), 0);
         assert!(self.stage.hub.is_empty(), "{:?}", self.stage.hub);
         assert_eq!(self.stage.hub.poll_timeout(), None);
