@@ -26,8 +26,9 @@ fmt:
 clippy:
 	cargo clippy --locked --all-targets -- -D warnings
 
+# Private items are documented too: whoever reads this is about to change them.
 doc:
-	RUSTDOCFLAGS="-D warnings" cargo doc --locked --no-deps
+	RUSTDOCFLAGS="-D warnings -A rustdoc::private_intra_doc_links" cargo doc --locked --no-deps --document-private-items
 
 deny:
 	tests/deny.sh
@@ -35,10 +36,13 @@ deny:
 bench: ## micro-benchmarks
 	cargo bench --locked
 
+# For each fuzzer.
+DURATION ?= 60
 CASES ?= 20000
-fuzz: ## random input against the pure modules: CASES=20000 of them for each property
+fuzz: ## fuzz the pure modules, DURATION=60 s each, then CASES=20000 of each property
+	fuzz/run $(DURATION)
 	PROPTEST_CASES=$(CASES) cargo test --locked --lib
 
 demo-shot: install ## screenshots of a running call, in demo-shots/
 	cargo build --locked
-	npm --prefix tests/js run demo-shot
+	tests/demo-shot.sh

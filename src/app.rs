@@ -7,19 +7,19 @@ use std::net::{SocketAddr, TcpListener};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
-use socket2::{Domain, Protocol, Socket, Type};
-
-use crate::auth::{Authenticator, Credentials, SharedSecrets, Users};
-use crate::config::{Config, Mode};
-use crate::http::{self, Engine, Ready, Sink};
+use crate::auth::{Authenticator, Credentials, Outbound, SharedSecrets, Users};
+use crate::config::{Config, Mode, Sources};
+use crate::http::{self, Access, AccessLists, Engine, Ready, Sink};
 use crate::link::Link;
-use crate::logging;
+use crate::logging::{self, Log};
 use crate::metrics::Metrics;
 use crate::net::{self, NetError, Relay};
 use crate::observe::Observe;
+use crate::reload::{self, Hangup, Reload};
 use crate::shutdown::{Drained, Shutdown};
 use crate::signaling::{self, Entropy, Hub};
 use crate::store::{CallStore, Queue, StoreError};
+use crate::supervisor;
 
 /// Version of the program.
 pub const VERSION: &str = env!("CARGO_PKG_VERSION");
@@ -76,50 +76,63 @@ pub enum AppError {
     Metrics(#[from] prometheus::Error),
 }
 
-/// Runs the service until a signal ends it.
+/// Runs the service until a signal ends it. `sources` are where `config` came from, to be read again on a reload.
 ///
 /// # Errors
 /// It cannot start.
-pub fn run(config: Config) -> Result<(), AppError> {
-    logging::init(&config.logging)?;
+pub fn run(config: Config, sources: Sources) -> Result<(), AppError> {
+    let log = logging::init(&config.logging)?;
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
-    runtime.block_on(serve(config))
+    runtime.block_on(serve(config, sources, log))
 }
 
-async fn serve(mut config: Config) -> Result<(), AppError> {
+async fn serve(mut config: Config, sources: Sources, log: Log) -> Result<(), AppError> {
+    let hangup = Hangup::hear()?;
     for notice in &config.notices {
         tracing::warn!("{notice}");
     }
     let listeners = Listeners::bind(&config)?;
     let relay = Relay::bind(config.net.clone())?;
-    let udp: Vec<SocketAddr> = relay.listeners().collect();
     let mut bound = listeners.addresses();
-    bound.extend(udp.iter().map(|address| ("udp", *address)));
+    bound.extend(relay.listeners());
     config.turn.peers.own_listeners.extend(bound.iter().map(|(_, address)| *address));
 
     let secrets = SharedSecrets::new(config.turn_secrets.clone());
-    let link = Link::new(secrets.clone(), config.ice_urls(&udp), config.credential_ttl);
+    let of = |wanted| -> Vec<SocketAddr> {
+        bound.iter().filter(|(name, _)| *name == wanted).map(|(_, address)| *address).collect()
+    };
+    let urls = config.ice_urls(&of("udp"), &of("tcp"), &of("tls"));
+    let link = Link::new(secrets.clone(), urls, config.credential_ttl);
     let base = Base::start(&config, link).await?;
     let writer = tokio::spawn(base.records.clone().run(base.store.clone()));
-    let relay = Arc::new(relay.start(relay_parts(&config, &base, secrets))?);
-    base.link.connect(&relay);
     let web = Web::start(&config, &base, listeners)?;
+    let relay = Arc::new(relay.start(relay_parts(&config, &base, &web, secrets))?);
+    base.link.connect(&relay);
 
     announce(&config, &bound);
     web.ready.set_ready();
+    supervisor::ready();
+    let alive = tokio::spawn(supervisor::keep_alive());
+    let bound = bound.iter().map(|(_, address)| *address).collect();
+    let reload = Reload::new(sources, config, reload_parts(&base, &web, &relay, log, bound));
+    let reloads = tokio::spawn(hangup.drive(Arc::new(reload)));
     base.shutdown.draining().await;
+    reloads.abort();
+    supervisor::stopping(base.shutdown.timeout().saturating_add(CLOSING + LAST_WAIT * 2));
     drain(&base, &web, &relay).await;
     relay.stop();
     finish(&base).await;
     writer.abort();
+    alive.abort();
     base.failure.get().map_or(Ok(()), |failure| Err(AppError::Broken(failure.clone())))
 }
 
 /// What the relay is started with.
-fn relay_parts(config: &Config, base: &Base, secrets: SharedSecrets) -> net::Parts {
+fn relay_parts(config: &Config, base: &Base, web: &Web, secrets: SharedSecrets) -> net::Parts {
     let users = Users::new(&config.turn.realm, &config.turn_users);
     let (observe, link) = (base.observe.clone(), base.link.clone());
     let (shutdown, failure) = (base.shutdown.clone(), base.failure.clone());
+    let server = web.server.clone();
     net::Parts {
         turn: config.turn.clone(),
         keys: Arc::new(Credentials::new(users, secrets)),
@@ -128,12 +141,39 @@ fn relay_parts(config: &Config, base: &Base, secrets: SharedSecrets) -> net::Par
             observe.turn(event);
             link.turn(event);
         }),
+        http: Some(Arc::new(move |connection, peer| server.take(connection, peer))),
         // Half a relay is worse than none: the supervisor starts a whole one again.
         on_failure: Box::new(move |what| {
             tracing::error!("{what}");
             let _ = failure.set(what);
             shutdown.hurry();
         }),
+    }
+}
+
+/// What takes another configuration.
+fn reload_parts(
+    base: &Base,
+    web: &Web,
+    relay: &Arc<net::Handle>,
+    log: Log,
+    bound: Vec<SocketAddr>,
+) -> reload::Parts {
+    reload::Parts {
+        relay: relay.clone(),
+        link: base.link.clone(),
+        authenticator: web.authenticator.clone(),
+        access: web.access.clone(),
+        engine: web.engine.clone(),
+        log,
+        shutdown: base.shutdown.clone(),
+        certificate: Box::new({
+            let certificates = relay.certificates().cloned();
+            move || {
+                certificates.iter().try_for_each(|found| found.reload().map_err(|error| error.to_string()))
+            }
+        }),
+        bound,
     }
 }
 
@@ -189,7 +229,10 @@ impl Base {
 /// Signaling, REST, pages and metrics.
 struct Web {
     engine: Arc<Engine>,
+    authenticator: Arc<Authenticator>,
+    access: Arc<Access>,
     ready: Arc<Ready>,
+    server: Arc<http::Server>,
 }
 
 impl Web {
@@ -207,26 +250,31 @@ impl Web {
         let hub = Hub::new(config.signaling.clone(), ice(), entropy);
         let engine = Engine::new(hub, &config.http.limits, base.metrics.clone(), sink);
         let ready = Arc::new(Ready::default());
+        let authenticator = Arc::new(Authenticator::new(&config.auth, Outbound::new()));
+        let access = Arc::new(Access::new(AccessLists::parse(&config.http, config.auth.anonymous)?));
         let parts = http::Parts {
             engine: engine.clone(),
-            authenticator: Arc::new(Authenticator::new(config.anonymous, config.jwt.as_ref())),
+            authenticator: authenticator.clone(),
+            access: access.clone(),
             store: base.store.clone(),
             ice: ice(),
             ready: ready.clone(),
             metrics: base.metrics.clone(),
         };
-        let router = http::router(&config.http, parts)?;
+        let router = http::router(&config.http.limits, parts);
         let scrape = http::metrics_router(base.metrics.clone());
         let shutdown = &base.shutdown;
-        for (sockets, router) in [(listeners.http, router), (listeners.metrics, scrape)] {
+        let server = http::Server::new(router, shutdown.stop_token());
+        let scrape = http::Server::new(scrape, shutdown.stop_token());
+        for (sockets, server) in [(listeners.http, &server), (listeners.metrics, &scrape)] {
             for socket in sockets {
                 let socket = tokio::net::TcpListener::from_std(socket)?;
-                shutdown.spawn(http::serve(socket, router.clone(), shutdown.stop_token()));
+                shutdown.spawn(Arc::clone(server).listen(socket));
             }
         }
         let (timers, stop) = (engine.clone(), shutdown.stop_token());
         shutdown.spawn(async move { timers.run(stop).await });
-        Ok(Self { engine, ready })
+        Ok(Self { engine, authenticator, access, ready, server })
     }
 }
 
@@ -287,7 +335,7 @@ async fn finish(base: &Base) {
 
 fn bind_all(key: &'static str, addresses: &[SocketAddr]) -> Result<Vec<TcpListener>, AppError> {
     let bind = |address: &SocketAddr| {
-        bind_tcp(*address).map_err(|error| AppError::Bind {
+        net::bind_tcp(*address).map_err(|error| AppError::Bind {
             key,
             address: *address,
             hint: hint(&error),
@@ -295,20 +343,6 @@ fn bind_all(key: &'static str, addresses: &[SocketAddr]) -> Result<Vec<TcpListen
         })
     };
     addresses.iter().map(bind).collect()
-}
-
-/// Binds a non-blocking listener. An IPv6 one takes IPv6 only, so that `0.0.0.0` and `[::]` can stand side by side.
-fn bind_tcp(address: SocketAddr) -> std::io::Result<TcpListener> {
-    let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
-    if address.is_ipv6() {
-        socket.set_only_v6(true)?;
-    }
-    #[cfg(unix)]
-    socket.set_reuse_address(true)?;
-    socket.set_nonblocking(true)?;
-    socket.bind(&address.into())?;
-    socket.listen(1024)?;
-    Ok(socket.into())
 }
 
 fn hint(error: &std::io::Error) -> &'static str {

@@ -75,8 +75,11 @@ fn user_name(name: &str) -> Result<String, &'static str> {
 pub fn main() -> ExitCode {
     let cli = Cli::parse();
     match cli.command.unwrap_or(Command::Run(cli.run)) {
-        Command::Run(run) => with_config(sources(run.source, run_flags(run.log_level, run.http)), serve),
-        Command::CheckConfig(source) => with_config(sources(source, Vec::new()), |config| {
+        Command::Run(run) => {
+            let sources = sources(run.source, run_flags(run.log_level, run.http));
+            with_config(&sources, |config| serve(config, sources.clone()))
+        }
+        Command::CheckConfig(source) => with_config(&sources(source, Vec::new()), |config| {
             for notice in &config.notices {
                 eprintln!("note: {notice}");
             }
@@ -90,7 +93,7 @@ pub fn main() -> ExitCode {
                     "without --config the server makes up its own secret: name the file it runs with",
                 );
             }
-            with_config(sources(command.source, Vec::new()), |config| {
+            with_config(&sources(command.source, Vec::new()), |config| {
                 credentials(&config, &command.user, command.ttl)
             })
         }
@@ -121,9 +124,8 @@ fn sources(source: Source, flags: Vec<Flag>) -> Sources {
     Sources { file: source.config, environment, flags }
 }
 
-#[allow(clippy::needless_pass_by_value, reason = "made for this call only")]
-fn with_config(sources: Sources, then: impl FnOnce(Config) -> ExitCode) -> ExitCode {
-    match config::load(&sources, &Host::read()) {
+fn with_config(sources: &Sources, then: impl FnOnce(Config) -> ExitCode) -> ExitCode {
+    match config::load(sources, &Host::read()) {
         Ok(config) => then(config),
         Err(error) => {
             for problem in &error.problems {
@@ -134,8 +136,8 @@ fn with_config(sources: Sources, then: impl FnOnce(Config) -> ExitCode) -> ExitC
     }
 }
 
-fn serve(config: Config) -> ExitCode {
-    match app::run(config) {
+fn serve(config: Config, sources: Sources) -> ExitCode {
+    match app::run(config, sources) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => failed(1, error),
     }
@@ -148,7 +150,7 @@ fn credentials(config: &Config, user: &str, ttl: Duration) -> ExitCode {
     let Some(Minted { username, password: credential }) = secrets.mint(user, None, expires) else {
         return failed(2, "there is no shared secret: set turn.secrets or turn.secrets_file");
     };
-    let urls = config.ice_urls(&config.net.udp);
+    let urls = config.ice_urls(&config.net.udp, &config.net.tcp, &config.net.tls);
     let output = json!({
         "username": username,
         "credential": credential,

@@ -13,7 +13,9 @@
 //! * [`link`] — the only place where calls and relay meet.
 //! * [`observe`] — the only place that turns an event into a metric, a log line, a record.
 //! * [`metrics`], [`logging`], [`shutdown`] — what everyone may use.
+//! * [`supervisor`] — what the service manager is told.
 //! * [`config`], [`cli`], [`app`] — from a file and a command line to a running service, and its end.
+//! * [`reload`] — another configuration for the running service.
 
 pub mod app;
 pub mod auth;
@@ -25,8 +27,10 @@ pub mod logging;
 pub mod metrics;
 pub mod net;
 pub mod observe;
+pub mod reload;
 pub mod shutdown;
 pub mod signaling;
 pub mod store;
 pub mod stun;
+pub mod supervisor;
 pub mod turn;

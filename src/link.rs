@@ -6,6 +6,7 @@ use std::collections::HashSet;
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
+use arc_swap::ArcSwap;
 use parking_lot::Mutex;
 
 use crate::auth::SharedSecrets;
@@ -24,18 +25,30 @@ pub struct IceUrls {
 /// What mints credentials, and what ends them. Clones share the relay.
 #[derive(Debug, Clone)]
 pub struct Link {
-    secrets: SharedSecrets,
+    minter: Arc<ArcSwap<Minter>>,
     urls: Arc<IceUrls>,
-    ttl: Duration,
     relay: Arc<OnceLock<Arc<net::Handle>>>,
     /// Live calls whose media is relayed.
     relayed: Arc<Mutex<HashSet<Arc<str>>>>,
 }
 
+/// What credentials are made with.
+#[derive(Debug)]
+struct Minter {
+    secrets: SharedSecrets,
+    ttl: Duration,
+}
+
 impl Link {
     /// Makes a link that mints credentials of this life; nothing is revoked before [`Link::connect`].
     pub fn new(secrets: SharedSecrets, urls: IceUrls, ttl: Duration) -> Self {
-        Self { secrets, urls: Arc::new(urls), ttl, relay: Arc::default(), relayed: Arc::default() }
+        let minter = Arc::new(ArcSwap::from_pointee(Minter { secrets, ttl }));
+        Self { minter, urls: Arc::new(urls), relay: Arc::default(), relayed: Arc::default() }
+    }
+
+    /// Mints with other secrets, or for another life, from the next credential on.
+    pub fn reconfigure(&self, secrets: SharedSecrets, ttl: Duration) {
+        self.minter.store(Arc::new(Minter { secrets, ttl }));
     }
 
     /// Hands over the running relay, once.
@@ -82,10 +95,11 @@ impl IceMint for Link {
         if !self.urls.stun.is_empty() {
             servers.push(IceServer { urls: self.urls.stun.clone(), username: None, credential: None });
         }
-        let expires = (now.unix_ms / 1000).max(0).unsigned_abs().saturating_add(self.ttl.as_secs());
+        let minter = self.minter.load();
+        let expires = (now.unix_ms / 1000).max(0).unsigned_abs().saturating_add(minter.ttl.as_secs());
         if relay
             && !self.urls.turn.is_empty()
-            && let Some(minted) = self.secrets.mint(&user.0, call.map(|call| &*call.0), expires)
+            && let Some(minted) = minter.secrets.mint(&user.0, call.map(|call| &*call.0), expires)
         {
             servers.push(IceServer {
                 urls: self.urls.turn.clone(),
@@ -93,7 +107,7 @@ impl IceMint for Link {
                 credential: Some(minted.password),
             });
         }
-        IceServers { servers, ttl: self.ttl }
+        IceServers { servers, ttl: minter.ttl }
     }
 }
 
@@ -120,6 +134,20 @@ mod tests {
         assert_eq!((stun.username.as_deref(), stun.credential.as_deref()), (None, None));
         assert_eq!(turn.username.as_deref(), Some("1700043200:ana:c1"));
         assert!(turn.credential.is_some());
+    }
+
+    #[test]
+    fn a_rotated_secret_signs_the_next_credential() {
+        let link = |secret: &str| {
+            let urls = IceUrls { turn: vec!["turn:relay.example".into()], ..IceUrls::default() };
+            Link::new(SharedSecrets::new(vec![secret.into()]), urls, Duration::from_secs(60))
+        };
+        let now = Now { instant: Instant::now(), unix_ms: 0 };
+        let mint = |link: &Link| link.clone().mint(&UserId("ana".into()), None, true, now);
+        let (old, new) = (link("old"), link("new"));
+        assert_ne!(mint(&old), mint(&new));
+        old.reconfigure(SharedSecrets::new(vec!["new".into(), "old".into()]), Duration::from_secs(60));
+        assert_eq!(mint(&old), mint(&new));
     }
 
     #[test]

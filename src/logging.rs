@@ -7,6 +7,7 @@
 use std::fmt::{self, Write as _};
 use std::io::IsTerminal as _;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use schemars::JsonSchema;
@@ -62,15 +63,37 @@ pub enum LogError {
 
 static FULL_ADDRESSES: AtomicBool = AtomicBool::new(false);
 
+/// Changes the filter of a running log.
+type SetFilter = Arc<dyn Fn(EnvFilter) + Send + Sync>;
+
+/// The running log, to change its filter and how it shows addresses.
+#[derive(Clone)]
+pub struct Log(SetFilter);
+
+impl Log {
+    /// Goes on with another filter (see [`parse_filter`]) and other addresses; the format stays.
+    pub fn reconfigure(&self, filter: EnvFilter, addresses: Addresses) {
+        (self.0)(filter);
+        FULL_ADDRESSES.store(addresses == Addresses::Full, Ordering::Relaxed);
+    }
+}
+
+impl fmt::Debug for Log {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Log")
+    }
+}
+
 /// Starts the log of the process, on standard error.
 ///
 /// # Errors
 /// The filter is unreadable, or a log runs already.
-pub fn init(config: &Config) -> Result<(), LogError> {
+pub fn init(config: &Config) -> Result<Log, LogError> {
     FULL_ADDRESSES.store(config.addresses == Addresses::Full, Ordering::Relaxed);
     let terminal = std::io::stderr().is_terminal();
-    let dispatch = subscriber(config, terminal, std::io::stderr)?;
-    tracing::dispatcher::set_global_default(dispatch).map_err(|_| LogError::Running)
+    let (dispatch, log) = subscriber(config, terminal, std::io::stderr)?;
+    tracing::dispatcher::set_global_default(dispatch).map_err(|_| LogError::Running)?;
+    Ok(log)
 }
 
 /// Checks a filter without using it.
@@ -81,7 +104,7 @@ pub fn parse_filter(filter: &str) -> Result<EnvFilter, LogError> {
     EnvFilter::builder().parse(filter).map_err(|error| LogError::Filter(error.to_string()))
 }
 
-fn subscriber<W>(config: &Config, terminal: bool, writer: W) -> Result<tracing::Dispatch, LogError>
+fn subscriber<W>(config: &Config, terminal: bool, writer: W) -> Result<(tracing::Dispatch, Log), LogError>
 where
     W: for<'a> MakeWriter<'a> + Send + Sync + 'static,
 {
@@ -98,9 +121,18 @@ where
         let fields = debug_fn(|line: &mut Writer<'_>, field: &Field, value: &dyn fmt::Debug| {
             write_field(line, field.name(), value)
         });
-        builder.fmt_fields(fields).into()
+        let builder = builder.fmt_fields(fields).with_filter_reloading();
+        let filter = builder.reload_handle();
+        (builder.into(), Log(Arc::new(move |new| drop(filter.reload(new)))))
     } else {
-        builder.json().flatten_event(true).with_current_span(false).with_span_list(false).into()
+        let builder = builder
+            .json()
+            .flatten_event(true)
+            .with_current_span(false)
+            .with_span_list(false)
+            .with_filter_reloading();
+        let filter = builder.reload_handle();
+        (builder.into(), Log(Arc::new(move |new| drop(filter.reload(new)))))
     })
 }
 
@@ -165,7 +197,6 @@ mod tests {
     use super::*;
     use parking_lot::Mutex;
     use std::io;
-    use std::sync::Arc;
 
     #[derive(Clone, Default)]
     struct Lines(Arc<Mutex<Vec<u8>>>);
@@ -181,11 +212,15 @@ mod tests {
     }
 
     fn logged(format: Format, filter: &str, body: impl FnOnce()) -> String {
+        logged_with(format, filter, |_| body())
+    }
+
+    fn logged_with(format: Format, filter: &str, body: impl FnOnce(&Log)) -> String {
         let lines = Lines::default();
         let sink = lines.clone();
         let config = Config { format, filter: filter.into(), addresses: Addresses::Short };
-        let dispatch = subscriber(&config, false, move || sink.clone()).unwrap();
-        tracing::dispatcher::with_default(&dispatch, body);
+        let (dispatch, log) = subscriber(&config, false, move || sink.clone()).unwrap();
+        tracing::dispatcher::with_default(&dispatch, || body(&log));
         let bytes = lines.0.lock().clone();
         String::from_utf8(bytes).unwrap()
     }
@@ -229,6 +264,20 @@ mod tests {
         });
         assert!(text.contains("shown") && !text.contains("hidden"), "{text}");
         assert!(parse_filter("info,=nonsense=").is_err());
+    }
+
+    #[test]
+    fn a_running_log_takes_another_filter() {
+        for format in [Format::Text, Format::Json] {
+            let text = logged_with(format, "info", |log| {
+                tracing::debug!("hidden");
+                log.reconfigure(parse_filter("debug").unwrap(), Addresses::Short);
+                tracing::debug!("shown");
+                log.reconfigure(parse_filter("warn").unwrap(), Addresses::Short);
+                tracing::info!("hidden");
+            });
+            assert!(text.contains("shown") && !text.contains("hidden"), "{text}");
+        }
     }
 
     #[test]

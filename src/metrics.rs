@@ -120,6 +120,12 @@ metrics! {
     relay_bytes: IntCounterVec = "passerelle_relay_bytes_total" ["direction"] NONE;
     /// Datagrams that were dropped, by direction and reason.
     relay_dropped: IntCounterVec = "passerelle_relay_dropped_total" ["direction", "reason"] NONE;
+    /// Open connections of TURN clients over TCP and TLS.
+    turn_connections: IntGaugeVec = "passerelle_turn_connections" ["transport"] NONE;
+    /// Connections of TURN clients that were given up before they authenticated, by reason.
+    turn_connections_refused: IntCounterVec = "passerelle_turn_connections_refused_total" ["reason"] NONE;
+    /// End of the validity of the TLS certificate in use, in seconds since the Unix epoch.
+    tls_certificate_expiry: IntGauge = "passerelle_tls_certificate_expiry_timestamp_seconds" [] NONE;
     /// Relay ports in use.
     relay_ports_used: IntGauge = "passerelle_relay_ports_used" [] NONE;
     /// Relay ports there are.
@@ -134,10 +140,6 @@ metrics! {
     signaling_connections: IntGaugeVec = "passerelle_signaling_connections" ["transport"] NONE;
     /// Signaling sessions by state (connected, resumable).
     signaling_sessions: IntGaugeVec = "passerelle_signaling_sessions" ["state"] NONE;
-    /// Attempts to resume a session, by result (resumed, expired, beyond, wrong_key).
-    signaling_resumes: IntCounterVec = "passerelle_signaling_session_resume_total" ["result"] NONE;
-    /// Requests that came again and had their first outcome again.
-    signaling_duplicates: IntCounter = "passerelle_signaling_duplicate_requests_total" [] NONE;
     /// Signaling events by name and direction (in, out); unexpected names are `other`.
     signaling_events: IntCounterVec = "passerelle_signaling_events_total" ["event", "direction"] NONE;
     /// Signaling requests that were refused, by error code.
@@ -148,6 +150,10 @@ metrics! {
     signaling_send_queue_bytes: IntGauge = "passerelle_signaling_send_queue_bytes" [] NONE;
     /// Sessions closed because they did not read.
     signaling_slow_consumers: IntCounter = "passerelle_signaling_slow_consumers_total" [] NONE;
+    /// Transports that came to resume a session, by result (resumed, expired, beyond, wrong_key).
+    signaling_session_resume: IntCounterVec = "passerelle_signaling_session_resume_total" ["result"] NONE;
+    /// Requests that came again and had their first outcome again.
+    signaling_duplicates: IntCounter = "passerelle_signaling_duplicate_requests_total" [] NONE;
     /// Requests over a rate limit, by limit.
     signaling_rate_limited: IntCounterVec = "passerelle_signaling_rate_limited_total" ["limit"] NONE;
     /// Calls that have not ended, by status.

@@ -51,7 +51,9 @@ impl Observe {
                 from.iter().for_each(|state| gauge(state).dec());
                 to.iter().for_each(|state| gauge(state).inc());
             }
-            Event::Resume { result } => metrics.signaling_resumes.with_label_values(&[result.label()]).inc(),
+            Event::Resume { result } => {
+                metrics.signaling_session_resume.with_label_values(&[result.label()]).inc();
+            }
             Event::Duplicate => metrics.signaling_duplicates.inc(),
             Event::Notice(_) => {}
             Event::EventIn { name } => metrics.signaling_events.with_label_values(&[name, "in"]).inc(),

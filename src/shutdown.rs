@@ -6,8 +6,10 @@
 
 use std::future::Future;
 use std::io;
+use std::sync::Arc;
 use std::time::Duration;
 
+use parking_lot::Mutex;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
@@ -32,7 +34,7 @@ pub enum Drained {
 /// A handle to the end of the process; clones share it.
 #[derive(Debug, Clone)]
 pub struct Shutdown {
-    timeout: Duration,
+    timeout: Arc<Mutex<Duration>>,
     draining: CancellationToken,
     stopping: CancellationToken,
     hurrying: CancellationToken,
@@ -43,12 +45,17 @@ impl Shutdown {
     /// Makes the end of one process. Signals are heard from [`Shutdown::hear_signals`] on.
     pub fn new(config: Config) -> Self {
         Self {
-            timeout: config.timeout,
+            timeout: Arc::new(Mutex::new(config.timeout)),
             draining: CancellationToken::new(),
             stopping: CancellationToken::new(),
             hurrying: CancellationToken::new(),
             tasks: TaskTracker::new(),
         }
+    }
+
+    /// Takes another deadline, for a drain that has not started.
+    pub fn reconfigure(&self, config: Config) {
+        *self.timeout.lock() = config.timeout;
     }
 
     /// Listens to `SIGTERM` and `SIGINT`.
@@ -94,6 +101,11 @@ impl Shutdown {
         self.hurrying.cancelled().await;
     }
 
+    /// Longest time a drain takes.
+    pub fn timeout(&self) -> Duration {
+        *self.timeout.lock()
+    }
+
     /// Whether the drain has started.
     pub fn is_draining(&self) -> bool {
         self.draining.is_cancelled()
@@ -130,11 +142,12 @@ impl Shutdown {
 
     /// Waits until `idle` is done, the deadline passes or a second signal comes.
     pub async fn drained(&self, idle: impl Future<Output = ()>) -> Drained {
+        let timeout = self.timeout();
         tokio::select! {
             biased;
             () = self.hurrying() => Drained::Hurried,
             () = idle => Drained::Idle,
-            () = tokio::time::sleep(self.timeout) => Drained::Deadline,
+            () = tokio::time::sleep(timeout) => Drained::Deadline,
         }
     }
 

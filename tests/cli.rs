@@ -39,7 +39,7 @@ fn file(more: &str) -> (tempfile::TempDir, PathBuf) {
     let path = directory.path().join("passerelle.toml");
     let text = format!(
         "turn.secrets = [\"{SECRET}\"]\nrelay.addresses = [\"127.0.0.1\"]\nstore.url = \"sqlite::memory:\"\n{more}\n\
-         [listen]\nudp = [\"127.0.0.1:0\"]\nhttp = [\"127.0.0.1:0\"]\nmetrics = [\"127.0.0.1:0\"]\n"
+         [listen]\nudp = [\"127.0.0.1:0\"]\ntcp = []\nhttp = [\"127.0.0.1:0\"]\nmetrics = [\"127.0.0.1:0\"]\n"
     );
     std::fs::write(&path, text).unwrap();
     std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o600)).unwrap();

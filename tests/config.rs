@@ -2,6 +2,7 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test that cannot go on fails")]
 
+use std::net::SocketAddr;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -115,7 +116,7 @@ fn every_shipped_file_loads_once_its_secrets_are_there() {
         let config = load(&text).unwrap_or_else(|error| panic!("{name}: {error}"));
         assert_eq!(config.mode, Mode::File);
         assert_eq!(config.turn_secrets.len(), 1);
-        assert_eq!(config.jwt.is_some(), name != "passerelle.toml");
+        assert_eq!(config.auth.token.is_some(), name != "passerelle.toml");
     }
 }
 
@@ -160,7 +161,7 @@ fn variables_hold_every_kind_of_value() {
     assert_eq!(config.turn.expiry, ExpiryPolicy::Cut);
     assert_eq!(config.turn.lifetime_max, Duration::from_secs(7200));
     assert_eq!((config.signaling.rates.initiate.count, config.signaling.rates.initiate.burst), (60, 5));
-    assert_eq!(config.jwt.unwrap().secret.expose_secret(), SECRET);
+    assert_eq!(config.auth.token.unwrap().keys.len(), 1);
 }
 
 #[test]
@@ -196,7 +197,7 @@ fn development(host: &Host) -> Config {
 fn without_a_file_it_tries_out_on_one_machine() {
     let config = development(&host());
     assert_eq!(config.mode, Mode::Development);
-    assert_eq!(config.anonymous, Anonymous::Loopback);
+    assert_eq!(config.auth.anonymous, Anonymous::Loopback);
     assert_eq!(config.net.udp, ["0.0.0.0:3478".parse().unwrap(), "[::]:3478".parse().unwrap()]);
     assert_eq!(config.http.http, ["127.0.0.1:8080".parse().unwrap()]);
     assert_eq!(config.turn.peers.allow, ["198.18.0.0/24".parse().unwrap()]);
@@ -216,7 +217,8 @@ fn loopback_relays_only_where_there_is_nothing_else() {
     let without_route = Host { routed: Vec::new(), ..host() };
     assert_eq!(development(&without_route).turn.relay_addresses.len(), 2);
     let without_ipv6 = Host { ipv6: false, ..Host::default() };
-    assert_eq!(development(&without_ipv6).net.udp, ["0.0.0.0:3478".parse().unwrap()]);
+    let net = development(&without_ipv6).net;
+    assert_eq!((&net.udp, &net.tcp), (&vec!["0.0.0.0:3478".parse().unwrap()], &net.udp));
 }
 
 #[test]
@@ -300,8 +302,17 @@ fn networks_addresses_and_ports_say_how_they_are_written() {
         ),
         ("public.external_ips = { \"198.18.0.5\" = \"::1\" }", "both addresses must be IPv4, or both IPv6"),
         ("limits.permissions = 0", "limits.permissions: 0 would refuse everyone"),
+        ("limits.connections_per_ip = 0", "limits.connections_per_ip: 0 would refuse everyone"),
+        ("limits.first_byte_timeout = \"1ms\"", "limits.first_byte_timeout: must be 1s or longer"),
+        ("limits.unauthenticated_timeout = \"0s\"", "limits.unauthenticated_timeout: must be 1s or longer"),
+        ("limits.stream_queue = 100", "limits.stream_queue: must be 16384 or more"),
+        (
+            "listen.proxy_protocol_from = [\"10.0.0.1\"]",
+            "listen.proxy_protocol_from[0]: \"10.0.0.1\" is an address",
+        ),
+        ("listen.tls = [\"0.0.0.0:3478\"]", "listen.tls[0]: 0.0.0.0:3478 is in listen.tcp too"),
         ("turn.lifetime_max = \"1m\"", "turn.lifetime_max: must be 10m or longer"),
-        ("turn.alternate_server = \"other\"", "turn.alternate_server: \"other\" is no address of a server"),
+        ("turn.alternate_server = \"other\"", "turn.alternate_server: \"other\" is no socket address"),
         ("turn.realm = \"\"", "turn.realm: has 1 to 509 bytes"),
         ("http.origins = [\"call.example.org\"]", "http.origins[0]: \"call.example.org\" is no origin"),
         ("store.url = \"calls.db\"", "store.url: \"calls.db\" is no database: write sqlite:PATH"),
@@ -320,19 +331,31 @@ fn networks_addresses_and_ports_say_how_they_are_written() {
 }
 
 #[test]
-fn a_key_of_a_later_version_is_refused_and_not_ignored() {
-    for (more, key) in [
-        ("listen.tcp = [\"0.0.0.0:3478\"]", "listen.tcp: TURN over TCP is not available in this version"),
-        ("listen.tls = [\"0.0.0.0:5349\"]", "listen.tls: TURN over TLS is not available"),
-        ("tls.cert = \"a.pem\"", "tls.cert: TLS is not available"),
-        ("tls.key = \"a.pem\"", "tls.key: TLS is not available"),
+fn every_way_in_can_be_configured_and_what_does_nothing_is_refused() {
+    let config = load(&good(&format!(
+        "auth.api_keys = [\"{SECRET}\"]\n[auth.jwt]\nsecret = \"{SECRET}\"\nalgorithm = \"HS512\"\n\
+         jwks_url = \"https://id.example.org/keys\"\njwks_kids = [\"a\"]\n\
+         [auth.webhook]\nurl = \"https://example.org/auth\"\nsecret = \"{SECRET}\"\n"
+    )))
+    .unwrap();
+    let token = config.auth.token.unwrap();
+    assert_eq!((token.keys.len(), token.jwks.unwrap().kids), (1, vec!["a".to_owned()]));
+    assert_eq!(config.auth.api_keys.len(), 1);
+    assert!(config.auth.webhook.unwrap().secret.is_some());
+    for (more, problem) in [
+        ("auth.webhook.url = \"example.org\"".into(), "auth.webhook.url: \"example.org\" is no URL"),
+        ("auth.jwt.jwks_url = \"https://u:p@example.org\"".into(), "auth.jwt.jwks_url: "),
+        ("auth.jwt.jwks_kids = [\"a\"]".into(), "auth.jwt.jwks_kids: does nothing without"),
+        ("auth.jwt.algorithm = \"HS256\"".into(), "auth.jwt.algorithm: does nothing without a key"),
+        (format!("auth.webhook.secret = \"{SECRET}\""), "auth.webhook.secret: does nothing without"),
+        ("auth.api_keys = [\"short\"]".into(), "auth.api_keys[0]: has 5 bytes"),
         (
-            "auth.webhook.url = \"https://example.org\"",
-            "auth.webhook.url: the authentication webhook is not available",
+            format!("auth.jwt.secret = \"{SECRET}\"\nauth.jwt.algorithm = \"RS256\""),
+            "auth.jwt.algorithm: the key does not fit the algorithm RS256",
         ),
-        ("store.url = \"postgres://localhost/calls\"", "store.url: PostgreSQL is not available"),
+        ("auth.jwt.public_key_file = \"/nonexistent\"".into(), "auth.jwt.public_key_file: cannot read"),
     ] {
-        refuses(&good(more), key);
+        refuses(&good(&more), problem);
     }
 }
 
@@ -352,7 +375,7 @@ fn a_secret_that_could_be_guessed_is_refused() {
     refuses(&good("auth.jwt.secret = \"short\""), "passerelle.toml:2: auth.jwt.secret: has 5 bytes");
     refuses(&good("auth.jwt.issuer = \"me\""), "auth.jwt.issuer: does nothing without a key");
     refuses("[listen]\n", "turn.secrets: nobody could use the relay: set turn.secrets_file");
-    assert!(load("listen.udp = []").is_ok());
+    assert!(load("listen.udp = []\nlisten.tcp = []").is_ok());
     assert!(load("turn.users = [{ name = \"alice\", password = \"pw\" }]").is_ok());
 }
 
@@ -368,11 +391,41 @@ fn a_secret_file_is_for_the_service_only() {
     std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o640)).unwrap();
     let config = load(&text).unwrap();
     assert_eq!(config.turn_secrets[0].expose_secret(), SECRET);
-    assert_eq!(config.jwt.unwrap().secret.expose_secret(), SECRET);
+    assert_eq!(config.auth.token.unwrap().keys.len(), 1);
     std::fs::write(&path, format!("{SECRET}\n{SECRET}2\n")).unwrap();
     refuses(&text, "auth.jwt.secret_file: ");
     std::fs::write(&path, "\n").unwrap();
     refuses(&text, "holds no secret");
+}
+
+#[test]
+fn a_tls_listener_needs_a_certificate_and_its_key() {
+    let tls = "listen.tls = [\"0.0.0.0:5349\"]\n";
+    refuses(&good(tls), "passerelle.toml:2: listen.tls: needs a certificate: set tls.cert and tls.key");
+    refuses(&good("tls.cert = \"a.pem\""), "tls.key: tls.cert has no key");
+    refuses(&good("tls.key = \"a.pem\""), "tls.cert: tls.key has no certificate");
+    let (directory, _) = written("");
+    let path = |name: &str| directory.path().join(name).to_str().unwrap().to_owned();
+    let text = good(&format!("{tls}tls.cert = {:?}\ntls.key = {:?}\n", path("cert.pem"), path("key.pem")));
+    refuses(&text, "passerelle.toml:3: tls.cert: cannot read");
+    std::fs::write(path("cert.pem"), "").unwrap();
+    refuses(&text, "passerelle.toml:4: tls.key: cannot read");
+    std::fs::write(path("key.pem"), "").unwrap();
+    std::fs::set_permissions(path("key.pem"), std::fs::Permissions::from_mode(0o644)).unwrap();
+    refuses(&text, "tls.key: ");
+    std::fs::set_permissions(path("key.pem"), std::fs::Permissions::from_mode(0o600)).unwrap();
+    let net = load(&text).unwrap().net;
+    assert_eq!(net.certificate.unwrap().key, Path::new(&path("key.pem")));
+    let unused = load(&text.replace(tls, "")).unwrap();
+    assert!(unused.notices.iter().any(|notice| notice.contains("tls.cert does nothing")));
+}
+
+#[test]
+fn every_listener_is_closed_to_peers() {
+    let config = load(&good("listen.tcp = [\"192.0.2.1:5000\"]\n")).unwrap();
+    for address in ["0.0.0.0:3478", "192.0.2.1:5000", "127.0.0.1:8080", "127.0.0.1:9090"] {
+        assert!(config.turn.peers.own_listeners.contains(&address.parse().unwrap()), "{address}");
+    }
 }
 
 #[test]
@@ -406,9 +459,12 @@ fn strangers_get_in_only_where_that_is_said_aloud() {
         &any("listen.http = [\"0.0.0.0:8080\"]\n"),
         "passerelle.toml:2: auth.anonymous: \"any\" lets everyone who reaches 0.0.0.0:8080 call",
     );
-    assert!(load(&any("")).is_ok());
+    refuses(&any("listen.http = [\"8.8.8.8:8080\"]\n"), "everyone who reaches 8.8.8.8:8080");
+    for private in ["", "listen.http = [\"10.0.0.5:8080\"]\n", "listen.http = [\"[fd00::5]:8080\"]\n"] {
+        assert!(load(&any(private)).is_ok());
+    }
     let meant = any("auth.anonymous_in_public = true\nlisten.http = [\"0.0.0.0:8080\"]\n");
-    assert_eq!(load(&meant).unwrap().anonymous, Anonymous::Any);
+    assert_eq!(load(&meant).unwrap().auth.anonymous, Anonymous::Any);
 }
 
 #[test]
@@ -442,12 +498,30 @@ fn a_nat_shows_in_relay_addresses_hosts_and_urls() {
     let config = load(&good(more)).unwrap();
     assert_eq!(config.turn.relay_addresses[0].external.to_string(), "192.0.2.7");
     assert!(config.turn.peers.own_addresses.contains(&"192.0.2.7".parse().unwrap()));
-    let urls = config.ice_urls(&["0.0.0.0:3478".parse().unwrap(), "[::]:3478".parse().unwrap()]);
+    let bound = |addresses: &[&str]| -> Vec<SocketAddr> {
+        addresses.iter().map(|address| address.parse().unwrap()).collect()
+    };
+    let urls = config.ice_urls(&bound(&["0.0.0.0:3478", "[::]:3478"]), &[], &[]);
     assert_eq!(urls.stun, ["stun:192.0.2.7:3478"]);
     assert_eq!(urls.turn, ["turn:192.0.2.7:3478?transport=udp"]);
     let config = load(&good("public.hosts = [\"turn.example.org\", \"2001:db8::9\"]\n")).unwrap();
-    let urls = config.ice_urls(&["[::]:5000".parse().unwrap()]);
+    let (udp, tcp) = (bound(&["[::]:5000"]), bound(&["0.0.0.0:5000", "[::]:5001"]));
+    let urls = config.ice_urls(&udp, &tcp, &bound(&["0.0.0.0:443"]));
     assert_eq!(urls.stun, ["stun:turn.example.org:5000", "stun:[2001:db8::9]:5000"]);
+    assert_eq!(
+        urls.turn,
+        [
+            "turn:turn.example.org:5000?transport=udp",
+            "turn:[2001:db8::9]:5000?transport=udp",
+            "turn:turn.example.org:5000?transport=tcp",
+            "turn:[2001:db8::9]:5000?transport=tcp",
+            "turn:turn.example.org:5001?transport=tcp",
+            "turn:[2001:db8::9]:5001?transport=tcp",
+            "turns:turn.example.org:443?transport=tcp",
+            "turns:[2001:db8::9]:443?transport=tcp",
+        ]
+    );
+    assert_eq!(config.ice_urls(&[], &tcp, &[]).stun, [""; 0], "STUN is asked over UDP");
 }
 
 #[test]
@@ -465,6 +539,66 @@ fn the_total_of_allocations_is_what_ports_and_files_allow() {
     assert_eq!(total("50000-50099", None), 200);
     assert_eq!(total("49152-65535", Some(1024)), 768);
     assert_eq!(load(&good("limits.allocations_total = 7")).unwrap().turn.limits.allocations_total, 7);
+}
+
+// --- what a reload finds
+
+#[test]
+fn a_change_is_named_by_its_key_and_never_shows_a_secret() {
+    let (directory, path) = written("");
+    let (one, other) = ("a secret of more than thirty-two bytes", "another secret of more than thirty-two");
+    let load = |text: &str, in_file: &str| {
+        let file = directory.path().join("secret");
+        std::fs::write(&file, in_file).unwrap();
+        std::fs::set_permissions(&file, std::fs::Permissions::from_mode(0o600)).unwrap();
+        std::fs::write(&path, text.replace("FILE", file.to_str().unwrap())).unwrap();
+        config::load(&Sources { file: Some(path.clone()), ..Sources::default() }, &host()).unwrap()
+    };
+    let users = |password: &str| format!("turn.users = [{{ name = \"ana\", password = \"{password}\" }}]\n");
+    let inline = |secret: &str| format!("turn.secrets = [\"{secret}\"]\n");
+    let file = "turn.secrets_file = \"FILE\"\n";
+    let jwt = "auth.jwt.secret_file = \"FILE\"\n";
+    for (before, after, keys) in [
+        ((inline(one), ""), (inline(one), ""), &[][..]),
+        ((inline(one), ""), (inline(other), ""), &["turn.secrets"]),
+        ((file.into(), one), (file.into(), other), &["turn.secrets_file"]),
+        ((users("p"), ""), (users("q"), ""), &["turn.users"]),
+        ((inline(one) + jwt, one), (inline(one) + jwt, other), &["auth.jwt.secret_file"]),
+        (
+            (inline(one), ""),
+            (inline(one) + "relay.deny_peers = [\"10.1.0.0/16\"]\nlog.level = \"warn\"\n", ""),
+            &["log.level", "relay.deny_peers"],
+        ),
+        (
+            (inline(one), ""),
+            (inline(one) + "public.external_ips = { \"198.18.0.5\" = \"192.0.2.7\" }\n", ""),
+            &["public.external_ips.198.18.0.5"],
+        ),
+    ] {
+        let (before, after) = (load(&before.0, before.1), load(&after.0, after.1));
+        let changes = before.changes(&after);
+        let found: Vec<&str> = changes.iter().map(|change| change.key.as_str()).collect();
+        assert_eq!(found, keys);
+        let shown = format!("{changes:?}");
+        assert!(!shown.contains("thirty-two") && !shown.contains("ana"), "{shown}");
+        let fixed = changes.iter().filter(|change| change.needs_restart()).count();
+        assert_eq!(fixed, found.iter().filter(|key| key.starts_with("public")).count());
+    }
+}
+
+#[test]
+fn every_key_that_needs_a_restart_exists() {
+    let text = std::fs::read_to_string("src/config/change.rs").unwrap();
+    let list = text.split("const RESTART").nth(1).unwrap().split("];").next().unwrap();
+    let defaults = toml::Table::try_from(File::default()).unwrap();
+    let keys: Vec<&str> = list.split('"').skip(1).step_by(2).collect();
+    assert!(keys.len() > 10, "{keys:?}");
+    for key in keys {
+        let mut parts = key.split('.');
+        let first = defaults.get(parts.next().unwrap());
+        let found = parts.fold(first, |value, part| value?.as_table()?.get(part));
+        assert!(found.is_some(), "there is no key {key}");
+    }
 }
 
 proptest! {

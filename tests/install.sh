@@ -29,6 +29,7 @@ wants turnutils_uclient coturn
 wants nft nftables
 wants ip iproute2
 wants chromium chromium fonts-dejavu-core
+wants firefox-esr firefox-esr
 wants node nodejs
 wants npm npm
 wants python3 python3

@@ -4,10 +4,16 @@ use std::net::IpAddr;
 
 use serde::{Deserialize, Serialize};
 
-use super::authenticator::{Caller, Grants, clean_name};
+use sha2::{Digest, Sha256};
+
+use super::authenticator::{Caller, Denied, Grants, clean_name};
 
 /// Prefix of the id of every anonymous caller. No token may claim an id that starts with it.
 pub const PREFIX: &str = "anon:";
+/// Separates this use of SHA-256 from every other. Fixed: an id has to survive a restart of the server.
+const DOMAIN: &[u8] = b"passerelle/anonymous-id/1\0";
+/// Fewest and most characters of a key.
+const KEY_CHARS: std::ops::RangeInclusive<usize> = 16..=128;
 
 /// Who may call without a token.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, schemars::JsonSchema)]
@@ -34,17 +40,34 @@ impl Mode {
     }
 }
 
-/// A new anonymous caller: an id of 128 random bits, everything granted but power over others.
-#[must_use]
-pub fn caller(name: Option<&str>) -> Caller {
-    Caller {
-        user: format!("{PREFIX}{:032x}", rand::random::<u128>()),
+/// An anonymous caller with everything granted but power over others. Its id is 128 bits of the hash of the secret it
+/// chose, so that who comes back with the secret is the same user; without one it is random.
+///
+/// # Errors
+/// [`Denied::AnonymousKey`] for a secret of the wrong length.
+pub fn caller(name: Option<&str>, key: Option<&str>) -> Result<Caller, Denied> {
+    let id = match key {
+        Some(key) if KEY_CHARS.contains(&key.chars().count()) => derived(key),
+        Some(_) => return Err(Denied::AnonymousKey),
+        None => rand::random(),
+    };
+    Ok(Caller {
+        user: format!("{PREFIX}{id:032x}"),
         display_name: name.and_then(clean_name),
         username: None,
         avatar: None,
         grants: Grants::default(),
+        members: std::collections::BTreeMap::new(),
         expires_unix_ms: None,
-    }
+    })
+}
+
+/// The first 128 bits of the hash. Nobody finds the secret from the id others see.
+fn derived(key: &str) -> u128 {
+    let digest = Sha256::new().chain_update(DOMAIN).chain_update(key.as_bytes()).finalize();
+    let mut id = [0; 16];
+    id.iter_mut().zip(digest).for_each(|(to, from)| *to = from);
+    u128::from_be_bytes(id)
 }
 
 #[cfg(test)]
@@ -71,7 +94,7 @@ mod tests {
 
     #[test]
     fn two_anonymous_callers_never_share_an_id_and_have_no_power_over_others() {
-        let (one, two) = (caller(None), caller(None));
+        let (one, two) = (caller(None, None).unwrap(), caller(None, None).unwrap());
         assert_ne!(one.user, two.user);
         assert_eq!(one.user.len(), PREFIX.len() + 32);
         assert!(one.grants.initiate && one.grants.join && one.grants.relay && one.grants.video);
@@ -80,10 +103,28 @@ mod tests {
 
     #[test]
     fn the_name_of_an_anonymous_caller_is_bounded_and_without_control_characters() {
-        let name = caller(Some(&format!(" A\u{1b}[31m\nda{}", "x".repeat(100)))).display_name.unwrap();
+        let named = |name: &str| caller(Some(name), None).unwrap().display_name;
+        let name = named(&format!(" A\u{1b}[31m\nda{}", "x".repeat(100))).unwrap();
         assert!(name.starts_with("A[31mda"), "{name:?}");
         assert_eq!(name.chars().count(), 64);
-        assert_eq!(caller(Some(" \u{0}\n ")).display_name, None);
+        assert_eq!(named(" \u{0}\n "), None);
+    }
+
+    #[test]
+    fn who_comes_back_with_its_secret_is_the_same_user() {
+        let id = |key: &str| caller(None, Some(key)).unwrap().user;
+        let key = "0123456789abcdef";
+        // Fixed for ever: a change would make strangers of everyone after an update.
+        assert_eq!(id(key), "anon:ca4652e6fedb67f0e35b39ece779f114");
+        assert_ne!(id(key), id("0123456789abcdeF"));
+    }
+
+    #[test]
+    fn a_secret_has_sixteen_to_a_hundred_and_twenty_eight_characters() {
+        for (length, good) in [(0, false), (15, false), (16, true), (128, true), (129, false)] {
+            let outcome = caller(None, Some(&"é".repeat(length)));
+            assert_eq!(outcome.is_ok(), good, "{length}");
+        }
     }
 
     #[test]

@@ -1,6 +1,6 @@
 //! From what is written to what the parts need. Every problem is collected, so that one run names them all.
 
-use std::net::{IpAddr, SocketAddr};
+use std::net::IpAddr;
 use std::time::Duration;
 
 use ipnet::IpNet;
@@ -10,9 +10,8 @@ use super::file::{self, File};
 use super::host::Host;
 use super::origin::{ConfigError, Origins, Problem};
 use super::secret::{self, MIN_BYTES, Secret};
-use super::{Config, Mode};
-use crate::auth::{self, TokenConfig};
-use crate::{http, logging, net, shutdown, signaling, store};
+use super::{Config, Mode, Values};
+use crate::{auth, http, logging, shutdown, signaling, store, turn};
 
 /// The state of a check.
 pub(super) struct Check<'a> {
@@ -36,16 +35,15 @@ pub(super) fn check(file: File, origins: &Origins, mode: Mode, host: &Host) -> R
                 .into(),
         );
     }
-    check.unavailable(&file);
-    let udp = check.udp(&file.listen);
+    let net = check.net(&file);
     let http = check.http(&file);
     check.anonymous(&file, &http);
-    let jwt = check.jwt(&file.auth.jwt);
-    let callers = file.auth.anonymous != auth::Mode::Off || jwt.is_some();
+    let auth = check.auth(&file.auth);
+    let callers = file.auth.anonymous != auth::Mode::Off || auth.token.is_some() || auth.webhook.is_some();
     let turn_users = check.users(&file.turn.users);
-    let turn_secrets = check.turn_secrets(&file, callers, !udp.is_empty(), !turn_users.is_empty());
+    let turn_secrets = check.turn_secrets(&file, callers, net.relays(), !turn_users.is_empty());
     let external_ips = check.external_ips(&file.public);
-    let turn = check.turn(&file, &udp, &http, &external_ips);
+    let turn = check.turn(&file, &net, &http, &external_ips);
     let public_hosts = check.public_hosts(&file.public, &turn);
     check.signaling(&file.signaling);
     if file.turn.credential_ttl < Duration::from_secs(60) {
@@ -57,7 +55,6 @@ pub(super) fn check(file: File, origins: &Origins, mode: Mode, host: &Host) -> R
     if let Err(error) = logging::parse_filter(&file.log.level) {
         check.fail("log.level", error.to_string());
     }
-    let net = net::Config { udp, workers: file.relay.workers, receive_buffer: file.relay.receive_buffer };
     let Check { problems, notices, .. } = check;
     if !problems.is_empty() {
         return Err(ConfigError { problems });
@@ -73,8 +70,7 @@ pub(super) fn check(file: File, origins: &Origins, mode: Mode, host: &Host) -> R
         external_ips,
         http,
         signaling: file.signaling,
-        anonymous: file.auth.anonymous,
-        jwt,
+        auth,
         store,
         logging: logging::Config {
             format: file.log.format,
@@ -82,6 +78,7 @@ pub(super) fn check(file: File, origins: &Origins, mode: Mode, host: &Host) -> R
             addresses: file.log.addresses,
         },
         shutdown: shutdown::Config { timeout: file.drain.timeout },
+        values: Values::default(),
         notices,
     })
 }
@@ -89,49 +86,6 @@ pub(super) fn check(file: File, origins: &Origins, mode: Mode, host: &Host) -> R
 impl Check<'_> {
     pub(super) fn fail(&mut self, key: &str, message: impl Into<String>) {
         self.problems.push(self.origins.problem(key, message));
-    }
-
-    /// Keys of later versions: better an error than a key that does nothing.
-    fn unavailable(&mut self, file: &File) {
-        let reserved = [
-            ("listen.tcp", !file.listen.tcp.is_empty(), "TURN over TCP"),
-            ("listen.tls", !file.listen.tls.is_empty(), "TURN over TLS"),
-            ("tls.cert", !file.tls.cert.is_empty(), "TLS"),
-            ("tls.key", !file.tls.key.is_empty(), "TLS"),
-            ("auth.webhook.url", !file.auth.webhook.url.is_empty(), "the authentication webhook"),
-        ];
-        for (key, used, what) in reserved {
-            if used {
-                self.fail(key, format!("{what} is not available in this version: leave it empty"));
-            }
-        }
-    }
-
-    fn udp(&mut self, listen: &file::Listen) -> Vec<SocketAddr> {
-        let mut udp = self.sockets("listen.udp", &listen.udp);
-        if !self.host.ipv6 && listen.udp == file::Listen::default().udp {
-            udp.retain(SocketAddr::is_ipv4);
-            self.notices.push("this host has no IPv6: listen.udp is IPv4 only".into());
-        }
-        udp
-    }
-
-    fn sockets(&mut self, key: &str, written: &[String]) -> Vec<SocketAddr> {
-        let mut sockets: Vec<SocketAddr> = Vec::new();
-        for (index, text) in written.iter().enumerate() {
-            let key = format!("{key}[{index}]");
-            match text.parse() {
-                Err(_) => self.fail(
-                    &key,
-                    format!("{text:?} is no socket address: write it like 0.0.0.0:3478 or [::]:3478"),
-                ),
-                Ok(socket) if sockets.contains(&socket) && socket.port() != 0 => {
-                    self.fail(&key, format!("{text:?} is there twice: remove one"));
-                }
-                Ok(socket) => sockets.push(socket),
-            }
-        }
-        sockets
     }
 
     pub(super) fn networks(&mut self, key: &str, written: &[String]) -> Vec<IpNet> {
@@ -174,20 +128,22 @@ impl Check<'_> {
     }
 
     fn anonymous(&mut self, file: &File, http: &http::Config) {
-        let public = http.http.iter().find(|socket| !socket.ip().is_loopback());
         match file.auth.anonymous {
             auth::Mode::Any if !file.auth.anonymous_in_public => {
-                if let Some(public) = public {
+                if let Some(public) = http.http.iter().find(|socket| is_public(socket.ip())) {
                     self.fail(
                         "auth.anonymous",
                         format!(
                             "\"any\" lets everyone who reaches {public} call and use the relay: give out tokens \
-                             (auth.jwt), listen on a loopback address, or say auth.anonymous_in_public = true"
+                             (auth.jwt), listen on a private address, or say auth.anonymous_in_public = true"
                         ),
                     );
                 }
             }
-            auth::Mode::Loopback => self.loopback(file, http, public.is_none()),
+            auth::Mode::Loopback => {
+                let only_loopback = http.http.iter().all(|socket| socket.ip().is_loopback());
+                self.loopback(file, http, only_loopback);
+            }
             auth::Mode::Any | auth::Mode::Off => {}
         }
     }
@@ -218,30 +174,6 @@ impl Check<'_> {
         }
     }
 
-    fn jwt(&mut self, jwt: &file::Jwt) -> Option<TokenConfig> {
-        let secret = match (jwt.secret.is_empty(), jwt.secret_file.is_empty()) {
-            (true, true) => {
-                for (key, used) in [("issuer", &jwt.issuer), ("audience", &jwt.audience)] {
-                    if !used.is_empty() {
-                        self.fail(
-                            &format!("auth.jwt.{key}"),
-                            "does nothing without a key: set auth.jwt.secret_file",
-                        );
-                    }
-                }
-                return None;
-            }
-            (false, false) => {
-                self.fail("auth.jwt.secret_file", "auth.jwt.secret is set too: remove one");
-                return None;
-            }
-            (false, true) => self.strong("auth.jwt.secret", jwt.secret.clone())?,
-            (true, false) => self.only_secret("auth.jwt.secret_file", &jwt.secret_file)?,
-        };
-        let some = |text: &String| (!text.is_empty()).then(|| text.clone());
-        Some(TokenConfig { secret, issuer: some(&jwt.issuer), audience: some(&jwt.audience) })
-    }
-
     fn turn_secrets(&mut self, file: &File, callers: bool, relays: bool, users: bool) -> Vec<SecretString> {
         let mut secrets = Vec::new();
         for (index, secret) in file.turn.secrets.iter().enumerate() {
@@ -262,7 +194,7 @@ impl Check<'_> {
             self.fail(
                 "turn.secrets",
                 "nobody could use the relay: set turn.secrets_file to a file with one secret a line, like \
-                 `openssl rand -hex 32` makes, or listen.udp = [] to turn the relay off",
+                 `openssl rand -hex 32` makes, or empty listen.udp, listen.tcp and listen.tls to turn the relay off",
             );
         }
         secrets
@@ -327,11 +259,11 @@ impl Check<'_> {
         }
     }
 
-    fn secrets_of(&mut self, key: &str, path: &str) -> Vec<Secret> {
+    pub(super) fn secrets_of(&mut self, key: &str, path: &str) -> Vec<Secret> {
         secret::read(path).map_err(|message| self.fail(key, message)).unwrap_or_default()
     }
 
-    fn only_secret(&mut self, key: &str, path: &str) -> Option<SecretString> {
+    pub(super) fn only_secret(&mut self, key: &str, path: &str) -> Option<SecretString> {
         let mut secrets = self.secrets_of(key, path);
         if secrets.len() > 1 {
             self.fail(key, format!("{path:?} holds several secrets: leave one"));
@@ -340,7 +272,7 @@ impl Check<'_> {
         self.strong(key, secret)
     }
 
-    fn strong(&mut self, key: &str, secret: Secret) -> Option<SecretString> {
+    pub(super) fn strong(&mut self, key: &str, secret: Secret) -> Option<SecretString> {
         if secret.len() < MIN_BYTES {
             self.fail(
                 key,
@@ -353,6 +285,12 @@ impl Check<'_> {
         }
         Some(secret.into_inner())
     }
+}
+
+/// Whether the internet at large may reach a listener: all addresses at once, or one that is no special-purpose one.
+fn is_public(ip: IpAddr) -> bool {
+    let policy = turn::PeerPolicy::new(&turn::PeerRules::default());
+    ip.is_unspecified() || policy.check(ip, None, |_| false).is_ok()
 }
 
 /// A network; the way out where it is none.

@@ -30,7 +30,7 @@ pub struct File {
     pub http: Http,
     /// The call engine: how long calls ring, wait and last.
     pub signaling: signaling::Config,
-    /// Certificate of the TLS listeners. Not available in this version.
+    /// Certificate of the TLS listeners.
     pub tls: Tls,
     /// Who may open a signaling session.
     pub auth: Auth,
@@ -48,10 +48,13 @@ pub struct File {
 pub struct Listen {
     /// STUN and TURN over UDP.
     pub udp: Vec<String>,
-    /// TURN over TCP. Not available in this version.
+    /// TURN over TCP, for clients whose network lets no UDP out.
     pub tcp: Vec<String>,
-    /// TURN over TLS. Not available in this version.
+    /// TURN over TLS, for clients whose network lets only HTTPS out; needs `[tls]`, e.g. `["0.0.0.0:5349"]`.
     pub tls: Vec<String>,
+    /// Networks of load balancers whose connections to `tcp` and `tls` start with a PROXY header (v1 or v2). Theirs must
+    /// have one, nobody else's may.
+    pub proxy_protocol_from: Vec<String>,
     /// Signaling, REST and pages, as plain HTTP: put a proxy with TLS in front where others reach it.
     pub http: Vec<String>,
     /// Prometheus metrics. Whoever reaches this address may read them.
@@ -62,8 +65,9 @@ impl Default for Listen {
     fn default() -> Self {
         Self {
             udp: vec!["0.0.0.0:3478".into(), "[::]:3478".into()],
-            tcp: Vec::new(),
+            tcp: vec!["0.0.0.0:3478".into(), "[::]:3478".into()],
             tls: Vec::new(),
+            proxy_protocol_from: Vec::new(),
             http: vec!["127.0.0.1:8080".into()],
             metrics: vec!["127.0.0.1:9090".into()],
         }
@@ -173,6 +177,9 @@ pub struct Relay {
     pub workers: usize,
     /// Receive buffer of every socket in bytes; more than net.core.rmem_max needs CAP_NET_ADMIN.
     pub receive_buffer: usize,
+    /// Leave joining and cutting runs of datagrams to the kernel (UDP GRO and GSO). `false` is one system call for each
+    /// datagram: for network drivers that get it wrong.
+    pub segmentation: bool,
     /// Networks that may be peers although they are denied by default (loopback, private, link-local, multicast and the
     /// other special ones), e.g. `["10.1.0.0/16"]`. The most specific network wins.
     pub allow_peers: Vec<String>,
@@ -189,6 +196,7 @@ impl Default for Relay {
             ports: "49152-65535".into(),
             workers: 0,
             receive_buffer: 1 << 20,
+            segmentation: true,
             allow_peers: Vec::new(),
             deny_peers: Vec::new(),
             peer_ports: vec![443, 3478],
@@ -219,6 +227,18 @@ pub struct Limits {
     pub unauthenticated_burst: u32,
     /// Binding answers a second to one network. 0: no limit.
     pub binding_per_second: u32,
+    /// TCP and TLS connections an address (IPv4 address or IPv6 /64) may hold before they are authenticated.
+    pub connections_per_ip: usize,
+    /// How long a connection may take for its first byte, TLS handshake included.
+    #[serde(with = "humantime_serde")]
+    #[schemars(with = "String")]
+    pub first_byte_timeout: Duration,
+    /// How long a connection may stay without an allocation.
+    #[serde(with = "humantime_serde")]
+    #[schemars(with = "String")]
+    pub unauthenticated_timeout: Duration,
+    /// Bytes that wait for a slow TCP or TLS client before media to it is dropped.
+    pub stream_queue: usize,
 }
 
 impl Default for Limits {
@@ -234,6 +254,10 @@ impl Default for Limits {
             unauthenticated_per_second: core.unauthenticated_per_second,
             unauthenticated_burst: core.unauthenticated_burst,
             binding_per_second: core.binding_per_second,
+            connections_per_ip: 64,
+            first_byte_timeout: Duration::from_secs(10),
+            unauthenticated_timeout: Duration::from_secs(30),
+            stream_queue: 64 * 1024,
         }
     }
 }
@@ -253,9 +277,9 @@ pub struct Http {
 #[derive(Debug, Clone, Default, Deserialize, Serialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct Tls {
-    /// PEM file with the certificate chain.
+    /// PEM file with the certificate chain. It may be replaced while the server runs.
     pub cert: String,
-    /// PEM file with the private key.
+    /// PEM file with the private key, which only this service can read.
     pub key: String,
 }
 
@@ -266,12 +290,16 @@ pub struct Auth {
     /// Who may call without a token: `off` nobody, `loopback` callers on this host, `any` everyone who reaches
     /// `listen.http`.
     pub anonymous: Mode,
-    /// Says that `anonymous = "any"` is meant although others than this host reach `listen.http`: whoever does may call
+    /// Says that `anonymous = "any"` is meant although `listen.http` is a public address: whoever reaches it may call
     /// and use the relay.
     pub anonymous_in_public: bool,
-    /// JSON Web Tokens signed with HS256. The user id is the first claim of `sub`, `userId`, `user_id`, `id`.
+    /// Keys of your own servers for REST, at least 32 bytes each: they see and may do everything there.
+    pub api_keys: Vec<Secret>,
+    /// The same from a file that only this service can read, one a line. Comes after `api_keys`.
+    pub api_keys_file: String,
+    /// JSON Web Tokens. The user id is the first claim of `sub`, `userId`, `user_id`, `id`.
     pub jwt: Jwt,
-    /// Asking a service of yours. Not available in this version.
+    /// Asking a service of yours about tokens that none of the keys above has signed.
     pub webhook: Webhook,
 }
 
@@ -279,10 +307,19 @@ pub struct Auth {
 #[derive(Debug, Clone, Default, Deserialize, Serialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct Jwt {
-    /// Key of the signature, at least 32 bytes. Empty: no tokens.
+    /// Shared key of the signature (HS256, HS384, HS512), at least 32 bytes.
     pub secret: Secret,
     /// The same from a file that only this service can read.
     pub secret_file: String,
+    /// PEM file with the public key of the signature: RSA, P-256, P-384 or Ed25519.
+    pub public_key_file: String,
+    /// The one algorithm that `secret` or `public_key_file` is good for. Empty: HS256 for a secret, RS256, ES256, ES384
+    /// or EdDSA by the kind of the public key.
+    pub algorithm: String,
+    /// URL where your identity provider publishes its keys (JWK Set). They are cached and followed when they rotate.
+    pub jwks_url: String,
+    /// Ids (`kid`) of the published keys that may sign. Empty: all.
+    pub jwks_kids: Vec<String>,
     /// Value `iss` must have. Empty: it is not checked.
     pub issuer: String,
     /// Value `aud` must have. Empty: it is not checked.
@@ -293,8 +330,13 @@ pub struct Jwt {
 #[derive(Debug, Clone, Default, Deserialize, Serialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct Webhook {
-    /// URL that is asked.
+    /// URL that gets `POST {token, ip}` and answers `{allowed, userId, name?, grants?, members?, reason?}` within 5 s.
+    /// Without an answer nobody is let in.
     pub url: String,
+    /// Signs the questions (HMAC-SHA256, header `passerelle-signature`). Empty: they are not signed.
+    pub secret: Secret,
+    /// The same from a file that only this service can read.
+    pub secret_file: String,
 }
 
 /// `[store]`

@@ -10,7 +10,7 @@ use super::file::File;
 use super::host::Host;
 use super::origin::{ConfigError, Origins, Problem, readable};
 use super::secret;
-use super::{Config, Mode};
+use super::{Config, Mode, Values};
 
 /// What stands in for a file in development mode.
 const DEVELOPMENT: &str = "[auth]\nanonymous = \"loopback\"\n";
@@ -58,9 +58,13 @@ pub fn load(sources: &Sources, host: &Host) -> Result<Config, ConfigError> {
     let written: File = toml::from_str(&text).map_err(|error| origins.of_toml(&error))?;
     let secrets_inside = !written.turn.secrets.is_empty()
         || !written.auth.jwt.secret.is_empty()
+        || !written.auth.webhook.secret.is_empty()
+        || !written.auth.api_keys.is_empty()
         || written.turn.users.iter().any(|user| !user.password.is_empty());
     let file = overlay(written, &text, &mut origins, sources)?;
+    let values = Table::try_from(&file).map_err(|error| internal(&error))?;
     let mut config = check(file, &origins, mode, host)?;
+    config.values = Values::of(&values);
     if let (true, Some(path)) = (secrets_inside, &sources.file)
         && let Some(mode) = secret::readable_by_everyone(path)
     {
@@ -80,8 +84,7 @@ fn overlay(written: File, text: &str, origins: &mut Origins, sources: &Sources) 
         .filter(|(name, _)| name.starts_with(PREFIX))
         .map(|(name, value)| (name.as_str(), environment::path(name).unwrap_or_default(), value));
     let flags = sources.flags.iter().map(|flag| (flag.name, flag.key.to_owned(), &flag.value));
-    let internal = |error: String| Problem { origin: None, key: None, message: error };
-    let defaults = Table::try_from(File::default()).map_err(|error| internal(error.to_string()))?;
+    let defaults = Table::try_from(File::default()).map_err(|error| internal(&error))?;
     let mut table = defaults.clone();
     merge(&mut table, toml::from_str(text).map_err(|error| origins.of_toml(&error))?);
     let mut file = written;
@@ -93,6 +96,11 @@ fn overlay(written: File, text: &str, origins: &mut Origins, sources: &Sources) 
             .map_err(|error| origins.problem(&path, readable(Some(&path), error.message())))?;
     }
     Ok(file)
+}
+
+/// A value cannot be written as TOML: a defect of `config::file`.
+fn internal(error: &toml::ser::Error) -> Problem {
+    Problem { origin: None, key: None, message: error.to_string() }
 }
 
 fn merge(below: &mut Table, above: Table) {

@@ -5,10 +5,13 @@
 //! Order: defaults < file < `PASSERELLE__SECTION__KEY` < flags. Without a file, development values. A value that is
 //! wrong, unknown or does nothing is a start-up error that names key, line and the way out.
 
+mod callers;
+mod change;
 mod check;
 mod environment;
 mod file;
 mod host;
+mod listen;
 mod load;
 mod origin;
 mod reference;
@@ -21,6 +24,7 @@ use std::time::Duration;
 
 use secrecy::SecretString;
 
+pub use change::{Change, Values};
 pub use file::File;
 pub use host::Host;
 pub use load::{Flag, Sources, load};
@@ -45,7 +49,7 @@ pub struct Config {
     pub turn_users: Vec<(String, SecretString)>,
     /// How long the credentials in `iceServers` may start allocations.
     pub credential_ttl: Duration,
-    /// Hosts that go into `iceServers`: names or bare IP literals, never empty while UDP listens.
+    /// Hosts that go into `iceServers`: names or bare IP literals, never empty while the relay listens.
     pub public_hosts: Vec<String>,
     /// One-to-one NAT: relay address to what the world sees of it.
     pub external_ips: BTreeMap<IpAddr, IpAddr>,
@@ -53,16 +57,16 @@ pub struct Config {
     pub http: http::Config,
     /// The call engine.
     pub signaling: signaling::Config,
-    /// Callers without a token.
-    pub anonymous: auth::Mode,
-    /// Callers with a token; `None` when no key is configured.
-    pub jwt: Option<auth::TokenConfig>,
+    /// Who may open a signaling session.
+    pub auth: auth::Config,
     /// Call records.
     pub store: store::Config,
     /// Log lines.
     pub logging: logging::Config,
     /// How the server stops.
     pub shutdown: shutdown::Config,
+    /// Every key as it stands, for [`Config::changes`].
+    pub values: Values,
     /// What the operator should know about these values, to be said once at start.
     pub notices: Vec<String>,
 }
@@ -77,19 +81,24 @@ pub enum Mode {
 }
 
 impl Config {
-    /// The URIs that clients use, for UDP listeners bound to `udp` (port 0 is resolved by then).
-    pub fn ice_urls(&self, udp: &[SocketAddr]) -> link::IceUrls {
-        let mut ports: Vec<u16> = udp.iter().map(SocketAddr::port).collect();
-        ports.sort_unstable();
-        ports.dedup();
-        let mut urls = link::IceUrls { stun: Vec::new(), turn: Vec::new() };
-        for port in ports {
-            for host in &self.public_hosts {
-                let host = if host.contains(':') { format!("[{host}]") } else { host.clone() };
-                urls.stun.push(format!("stun:{host}:{port}"));
-                urls.turn.push(format!("turn:{host}:{port}?transport=udp"));
-            }
-        }
-        urls
+    /// The URIs that clients use, for listeners bound to these addresses (port 0 is resolved by then): what is fastest
+    /// comes first.
+    pub fn ice_urls(&self, udp: &[SocketAddr], tcp: &[SocketAddr], tls: &[SocketAddr]) -> link::IceUrls {
+        let uris = |scheme: &str, bound: &[SocketAddr], query: &str| {
+            let mut ports: Vec<u16> = bound.iter().map(SocketAddr::port).collect();
+            ports.sort_unstable();
+            ports.dedup();
+            let uri = |port: u16, host: &String| match host.contains(':') {
+                true => format!("{scheme}:[{host}]:{port}{query}"),
+                false => format!("{scheme}:{host}:{port}{query}"),
+            };
+            ports.iter().flat_map(|port| self.public_hosts.iter().map(|host| uri(*port, host))).collect()
+        };
+        let turn: [Vec<String>; 3] = [
+            uris("turn", udp, "?transport=udp"),
+            uris("turn", tcp, "?transport=tcp"),
+            uris("turns", tls, "?transport=tcp"),
+        ];
+        link::IceUrls { stun: uris("stun", udp, ""), turn: turn.concat() }
     }
 }

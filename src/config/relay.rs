@@ -20,12 +20,12 @@ impl Check<'_> {
     pub(super) fn turn(
         &mut self,
         file: &File,
-        udp: &[SocketAddr],
+        net: &net::Config,
         http: &http::Config,
         external_ips: &BTreeMap<IpAddr, IpAddr>,
     ) -> turn::Config {
-        let relay_addresses = self.relay_addresses(&file.relay.addresses, external_ips, !udp.is_empty());
-        let ports = self.ports(&file.relay.ports, udp);
+        let relay_addresses = self.relay_addresses(&file.relay.addresses, external_ips, net.relays());
+        let ports = self.ports(&file.relay.ports, &net.udp);
         let mut limits = self.limits(file);
         if limits.allocations_total == 0 {
             limits.allocations_total = self.capacity(ports, relay_addresses.len());
@@ -49,7 +49,7 @@ impl Check<'_> {
                 "must be 1s or longer, and better minutes: each costs a round trip",
             );
         }
-        let peers = self.peers(file, udp, http, &relay_addresses);
+        let peers = self.peers(file, net, http, &relay_addresses);
         turn::Config {
             realm: file.turn.realm.clone(),
             software: (!file.turn.software.is_empty()).then(|| file.turn.software.clone()),
@@ -172,7 +172,8 @@ impl Check<'_> {
             if value == 0 {
                 self.fail(
                     &format!("limits.{key}"),
-                    "0 would refuse everyone: write 1 or more, or listen.udp = [] to turn the relay off",
+                    "0 would refuse everyone: write 1 or more, or empty listen.udp, listen.tcp and listen.tls to turn the \
+                     relay off",
                 );
             }
         }
@@ -206,7 +207,7 @@ impl Check<'_> {
     fn peers(
         &mut self,
         file: &File,
-        udp: &[SocketAddr],
+        net: &net::Config,
         http: &http::Config,
         relay: &[RelayAddress],
     ) -> PeerRules {
@@ -226,7 +227,7 @@ impl Check<'_> {
             allow,
             deny,
             low_ports: file.relay.peer_ports.clone(),
-            own_listeners: [udp, &http.http, &http.metrics].concat(),
+            own_listeners: net.listeners().chain(&http.http).chain(&http.metrics).copied().collect(),
             own_addresses,
         }
     }

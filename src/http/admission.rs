@@ -1,10 +1,11 @@
 //! Who comes in: addresses behind trusted proxies, origins, connection rates, authentication.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use arc_swap::ArcSwap;
 use axum::extract::{ConnectInfo, Request, State};
 use axum::http::{HeaderMap, header};
 use axum::middleware::Next;
@@ -17,7 +18,7 @@ use super::config::{Config, Limits};
 use super::engine::now;
 use super::origin::{BadOrigin, Origins, Verdict};
 use super::refusal::Refusal;
-use crate::auth::{self, Authenticator, Mode};
+use crate::auth::{self, Authenticator, Mode, Presented};
 use crate::metrics::Metrics;
 use crate::signaling::{Grants, Identity, UserId};
 
@@ -30,13 +31,48 @@ const MAX_DELAY: Duration = Duration::from_secs(4);
 #[derive(Debug)]
 pub(crate) struct Admission {
     authenticator: Arc<Authenticator>,
-    origins: Origins,
-    proxies: Vec<IpNet>,
+    access: Arc<Access>,
     connections: Mutex<Table<Bucket>>,
     failures: Mutex<Table<Failures>>,
     unauthenticated: Arc<Semaphore>,
     limits: Limits,
     metrics: Arc<Metrics>,
+}
+
+/// The lists that decide where a request may come from.
+#[derive(Debug, Clone)]
+pub struct AccessLists {
+    origins: Origins,
+    proxies: Vec<IpNet>,
+}
+
+impl AccessLists {
+    /// Reads origins and proxies. Where callers on this host need no token, the server's own origin counts as its own
+    /// under a loopback name only.
+    ///
+    /// # Errors
+    /// An origin of the configuration is none.
+    pub fn parse(config: &Config, anonymous: Mode) -> Result<Self, BadOrigin> {
+        let origins = Origins::parse(&config.origins, anonymous == Mode::Loopback)?;
+        Ok(Self { origins, proxies: config.trusted_proxies.clone() })
+    }
+}
+
+/// The lists in use.
+#[derive(Debug)]
+pub struct Access(ArcSwap<AccessLists>);
+
+impl Access {
+    /// Starts with these.
+    #[must_use]
+    pub fn new(lists: AccessLists) -> Self {
+        Self(ArcSwap::from_pointee(lists))
+    }
+
+    /// Goes on with these, from the next request on.
+    pub fn replace(&self, lists: AccessLists) {
+        self.0.store(Arc::new(lists));
+    }
 }
 
 /// Where a request comes from; an extension of every request that passed [`visit`].
@@ -53,9 +89,9 @@ pub(crate) struct Visitor {
 pub(crate) struct Place(Arc<Mutex<Option<OwnedSemaphorePermit>>>);
 
 impl Place {
-    /// Gives the place back.
-    pub(crate) fn leave(&self) {
-        self.0.lock().take();
+    /// Gives the place back. False when it was given back before.
+    pub(crate) fn leave(&self) -> bool {
+        self.0.lock().take().is_some()
     }
 }
 
@@ -81,26 +117,22 @@ impl NotAdmitted {
 }
 
 impl Admission {
-    /// Reads the allow list.
-    ///
-    /// # Errors
-    /// An origin of the configuration is none.
+    /// Makes empty tables.
     pub(crate) fn new(
-        config: &Config,
+        limits: &Limits,
+        access: Arc<Access>,
         authenticator: Arc<Authenticator>,
         metrics: Arc<Metrics>,
-    ) -> Result<Self, BadOrigin> {
-        let own_must_be_loopback = authenticator.anonymous() == Mode::Loopback;
-        Ok(Self {
-            origins: Origins::parse(&config.origins, own_must_be_loopback)?,
+    ) -> Self {
+        Self {
+            access,
             authenticator,
-            proxies: config.trusted_proxies.clone(),
             connections: Mutex::default(),
             failures: Mutex::default(),
-            unauthenticated: Arc::new(Semaphore::new(config.limits.unauthenticated)),
-            limits: config.limits.clone(),
+            unauthenticated: Arc::new(Semaphore::new(limits.unauthenticated)),
+            limits: limits.clone(),
             metrics,
-        })
+        }
     }
 
     /// Where a request comes from, or the refusal of its origin.
@@ -110,7 +142,7 @@ impl Admission {
             .extensions()
             .get::<ConnectInfo<SocketAddr>>()
             .map_or(IpAddr::V6(Ipv6Addr::UNSPECIFIED), |ConnectInfo(peer)| peer.ip());
-        let peer = client(peer, headers, &self.proxies);
+        let peer = client(peer, headers, &self.access.0.load().proxies);
         let verdict = self.origin(headers);
         let token_only = verdict == Verdict::TokenOnly;
         if verdict == Verdict::Refused || (token_only && !self.authenticator.takes_tokens()) {
@@ -123,17 +155,33 @@ impl Admission {
         // A header that is no text is an origin all the same: none that is listed.
         let origin = headers.get(header::ORIGIN).map(|value| value.to_str().unwrap_or("null"));
         let host = headers.get(header::HOST).and_then(|value| value.to_str().ok());
-        self.origins.check(origin, host)
+        self.access.0.load().origins.check(origin, host)
     }
 
     /// Whether the answer to a request from this origin may be read by the page.
     pub(crate) fn shares_with(&self, origin: &str, headers: &HeaderMap) -> bool {
         let host = headers.get(header::HOST).and_then(|value| value.to_str().ok());
-        match self.origins.check(Some(origin), host) {
+        match self.access.0.load().origins.check(Some(origin), host) {
             Verdict::Allowed => true,
             Verdict::TokenOnly => self.authenticator.takes_tokens(),
             Verdict::Refused => false,
         }
+    }
+
+    /// Counts a new transport or session of an address.
+    ///
+    /// # Errors
+    /// The address opens too many.
+    pub(crate) fn count(&self, peer: IpAddr) -> Result<(), Refusal> {
+        let (rate, burst) = (self.limits.connections_per_second, self.limits.connections_burst);
+        let moment = Instant::now();
+        let mut table = self.connections.lock();
+        let bucket = table.entry(network(peer), |bucket| bucket.is_full(moment, rate));
+        if bucket.take(moment, rate, burst) {
+            return Ok(());
+        }
+        self.metrics.signaling_rate_limited.with_label_values(&["connections"]).inc();
+        Err(Refusal::connections())
     }
 
     /// Admits a new transport of an address.
@@ -141,16 +189,7 @@ impl Admission {
     /// # Errors
     /// The address opens too many, or too many of all addresses have not authenticated yet.
     pub(crate) fn connect(&self, peer: IpAddr) -> Result<Place, Refusal> {
-        let (rate, burst) = (self.limits.connections_per_second, self.limits.connections_burst);
-        let admitted = {
-            let mut table = self.connections.lock();
-            let moment = Instant::now();
-            table.entry(network(peer), |bucket| bucket.is_full(moment, rate)).take(moment, rate, burst)
-        };
-        if !admitted {
-            self.metrics.signaling_rate_limited.with_label_values(&["connections"]).inc();
-            return Err(Refusal::connections());
-        }
+        self.count(peer)?;
         match Arc::clone(&self.unauthenticated).try_acquire_owned() {
             Ok(permit) => Ok(Place(Arc::new(Mutex::new(Some(permit))))),
             Err(_) => {
@@ -167,11 +206,10 @@ impl Admission {
     /// [`NotAdmitted`].
     pub(crate) async fn authenticate(
         &self,
-        token: Option<&str>,
-        name: Option<&str>,
+        presented: Presented<'_>,
         visitor: Visitor,
-    ) -> Result<Identity, NotAdmitted> {
-        if token.is_none() && visitor.token_only {
+    ) -> Result<Admitted, NotAdmitted> {
+        if presented.token.is_none() && visitor.token_only {
             return Err(NotAdmitted::Origin);
         }
         let address = network(visitor.peer);
@@ -186,13 +224,18 @@ impl Admission {
             self.metrics.signaling_rate_limited.with_label_values(&["authentication"]).inc();
             tokio::time::sleep(delay).await;
         }
-        let caller = self.authenticator.authenticate(token, name, visitor.peer, now().unix_ms);
-        if token.is_some() && caller == Err(auth::Denied::Invalid) {
-            let moment = Instant::now();
-            let mut table = self.failures.lock();
-            table.entry(address, |failures| failures.is_over(moment, window)).count(moment, window);
+        let caller = self.authenticator.authenticate(presented, visitor.peer, now().unix_ms).await;
+        if presented.token.is_some() && caller == Err(auth::Denied::Invalid) {
+            self.failed(visitor.peer);
         }
-        Ok(identity(caller?))
+        Ok(admitted(caller?))
+    }
+
+    /// Counts an attempt to get in with what is not its own.
+    pub(crate) fn failed(&self, peer: IpAddr) {
+        let (moment, window) = (Instant::now(), self.limits.failure_window);
+        let mut table = self.failures.lock();
+        table.entry(network(peer), |failures| failures.is_over(moment, window)).count(moment, window);
     }
 }
 
@@ -211,23 +254,45 @@ pub(crate) async fn visit(
     }
 }
 
-/// The token of a request: `Authorization: Bearer`, else the `access_token` parameter of the query.
+/// The credential in the head of a request.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(crate) struct Credential {
+    /// A token.
+    pub(crate) token: Option<String>,
+    /// The secret of an anonymous caller.
+    pub(crate) anonymous_key: Option<String>,
+}
+
+impl Credential {
+    /// What is presented, with a name for anonymous callers.
+    pub(crate) fn presented<'a>(&'a self, name: Option<&'a str>) -> Presented<'a> {
+        Presented { token: self.token.as_deref(), name, anonymous_key: self.anonymous_key.as_deref() }
+    }
+}
+
+/// The credential of a request: `Authorization: Bearer` or `Anonymous`, else the `access_token` parameter of the query.
 ///
 /// # Errors
 /// An `Authorization` header of another kind: it is a credential, and not one of ours.
-pub(crate) fn bearer(headers: &HeaderMap, query: Option<&str>) -> Result<Option<String>, auth::Denied> {
+pub(crate) fn credential(headers: &HeaderMap, query: Option<&str>) -> Result<Credential, auth::Denied> {
     if let Some(value) = headers.get(header::AUTHORIZATION) {
         let value = value.to_str().map_err(|_| auth::Denied::Invalid)?;
-        let (scheme, token) = value.split_once(' ').ok_or(auth::Denied::Invalid)?;
-        if !scheme.eq_ignore_ascii_case("bearer") {
-            return Err(auth::Denied::Invalid);
-        }
-        return Ok(Some(token.trim().to_owned()));
+        let (scheme, secret) = value.split_once(' ').ok_or(auth::Denied::Invalid)?;
+        let secret = Some(secret.trim().to_owned());
+        return match () {
+            () if scheme.eq_ignore_ascii_case("bearer") => {
+                Ok(Credential { token: secret, anonymous_key: None })
+            }
+            () if scheme.eq_ignore_ascii_case("anonymous") => {
+                Ok(Credential { token: None, anonymous_key: secret })
+            }
+            () => Err(auth::Denied::Invalid),
+        };
     }
     // A token is base64url and dots: nothing in it is ever percent-encoded.
     let token =
         query.into_iter().flat_map(|q| q.split('&')).find_map(|pair| pair.strip_prefix("access_token="));
-    Ok(token.map(ToOwned::to_owned))
+    Ok(Credential { token: token.map(ToOwned::to_owned), anonymous_key: None })
 }
 
 /// The client of a connection: what `X-Forwarded-For` says as far as the proxies that wrote it are trusted.
@@ -252,10 +317,18 @@ fn network(peer: IpAddr) -> IpAddr {
     }
 }
 
-fn identity(caller: auth::Caller) -> Identity {
-    let auth::Caller { user, display_name, username, avatar, grants, expires_unix_ms } = caller;
+/// Someone who was let in.
+#[derive(Debug)]
+pub(crate) struct Admitted {
+    pub(crate) identity: Identity,
+    /// Members of rooms, as the authentication service told them.
+    pub(crate) members: BTreeMap<String, Vec<String>>,
+}
+
+fn admitted(caller: auth::Caller) -> Admitted {
+    let auth::Caller { user, display_name, username, avatar, grants, members, expires_unix_ms } = caller;
     let auth::Grants { initiate, join, moderate, admin, relay, video, rooms } = grants;
-    Identity {
+    let identity = Identity {
         user: UserId(user.into()),
         display_name: display_name.map(Into::into),
         username: username.map(Into::into),
@@ -270,7 +343,8 @@ fn identity(caller: auth::Caller) -> Identity {
             rooms: rooms.map(|rooms| rooms.into_iter().map(Into::into).collect()),
         },
         expires_unix_ms,
-    }
+    };
+    Admitted { identity, members }
 }
 
 /// A bounded table by address.
@@ -440,11 +514,14 @@ mod tests {
             [(header::AUTHORIZATION, value.parse().unwrap())].into_iter().collect()
         };
         let none = HeaderMap::new();
+        let bearer = |headers: &HeaderMap, query| credential(headers, query).map(|shown| shown.token);
         assert_eq!(bearer(&none, None), Ok(None));
         assert_eq!(bearer(&header("bearer a.b.c"), Some("access_token=x")), Ok(Some("a.b.c".into())));
         assert_eq!(bearer(&none, Some("EIO=4&access_token=a.b.c&t=1")), Ok(Some("a.b.c".into())));
         assert_eq!(bearer(&none, Some("xaccess_token=a")), Ok(None));
         assert_eq!(bearer(&none, Some("access_token=")), Ok(Some(String::new())));
         assert_eq!(bearer(&header("Basic dTpw"), None), Err(auth::Denied::Invalid));
+        let anonymous = credential(&header("Anonymous s3cret"), Some("access_token=x")).unwrap();
+        assert_eq!((anonymous.token, anonymous.anonymous_key.as_deref()), (None, Some("s3cret")));
     }
 }

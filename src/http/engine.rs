@@ -6,14 +6,19 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use futures_util::future::BoxFuture;
 use parking_lot::Mutex;
+use serde_json::Value;
 use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use super::config::Limits;
+use super::resume::echo;
 use super::session::{AckId, Bounds, Frame, Queue, Slow};
 use crate::metrics::Metrics;
-use crate::signaling::{Close, Event, Hub, Identity, Now, Output, Reject, Request, ServerEvent, SessionId};
+use crate::signaling::{
+    self, AdminCommand, Authority, CallId, CallRecord, Close, Event, Hub, Identity, Now, Output, Reject,
+    Request, Resume, Resumption, ServerEvent, SessionId, UserId, event_label,
+};
 
 /// Where events of the call engine go. Called with the engine locked, so that events keep their order: it must not
 /// block and must not call the engine.
@@ -27,21 +32,6 @@ pub(crate) const SOCKETIO: &str = "socketio";
 const CLOSING_SLICES: u32 = 20;
 /// How long transports have to write what they hold after the last one was told to close.
 const LAST_WORDS: Duration = Duration::from_secs(2);
-
-/// The names clients may send: what the `event` label of a metric may hold.
-const REQUESTS: &[&str] = &[
-    "call:initiate",
-    "call:join",
-    "call:signal",
-    "call:toggle-audio",
-    "call:toggle-video",
-    "call:leave",
-    "call:decline",
-    "call:end",
-    "call:request-ice-servers",
-    "room:join",
-    "room:leave",
-];
 
 /// The call engine with its sessions' queues and its clock. Cheap to share, short to lock: nothing waits inside.
 pub struct Engine {
@@ -73,6 +63,7 @@ struct Session {
 pub(crate) struct Opened {
     pub(crate) session: SessionId,
     pub(crate) queue: Arc<Queue>,
+    pub(crate) resumption: Option<Resumption>,
 }
 
 impl std::fmt::Debug for Engine {
@@ -118,6 +109,11 @@ impl Engine {
                 () = due => self.input(|core, now| core.hub.on_timeout(now)),
             }
         }
+    }
+
+    /// Goes on with other limits, rates and timers of the hub.
+    pub fn reconfigure(&self, config: signaling::Config) {
+        self.core.lock().hub.reconfigure(config);
     }
 
     /// Stops accepting calls and tells every session when to reconnect.
@@ -186,9 +182,10 @@ impl Engine {
         identity: Identity,
         transport: &'static str,
         ack: Option<AckId>,
+        resume: Option<Resume>,
     ) -> Result<Opened, Reject> {
         self.input(|core, now| {
-            let session = core.hub.open(identity, None, now)?.session;
+            let signaling::Opened { session, resumption } = core.hub.open(identity, resume, now)?;
             let queue = Arc::new(Queue::new(self.bounds, self.metrics.signaling_send_queue_bytes.clone()));
             if let Some(id) = ack {
                 // An empty queue has room for one frame.
@@ -196,13 +193,13 @@ impl Engine {
             }
             core.sessions.insert(session, Session { queue: Arc::clone(&queue), transport });
             self.metrics.signaling_connections.with_label_values(&[transport]).inc();
-            Ok(Opened { session, queue })
+            Ok(Opened { session, queue, resumption })
         })
     }
 
     /// Handles a request of a session. The ack goes through the queue, before the events the request caused.
     pub(crate) fn handle(&self, session: SessionId, request: Request, ack: Option<AckId>) {
-        let label = REQUESTS.iter().find(|known| **known == request.event).unwrap_or(&"other");
+        let label = event_label(&request.event);
         self.input(|core, now| {
             let Some(queue) = core.sessions.get(&session).map(|open| Arc::clone(&open.queue)) else { return };
             let started = Instant::now();
@@ -218,14 +215,52 @@ impl Engine {
         });
     }
 
-    /// Answers a request that never reached the hub.
-    pub(crate) fn refuse(&self, session: SessionId, frame: Frame) {
+    /// Refuses a request that is none, so that the hub never sees it.
+    pub(crate) fn refuse(&self, session: SessionId, reject: &Reject, ack: Option<AckId>) {
+        self.metrics.signaling_errors.with_label_values(&[reject.code()]).inc();
+        self.answer(session, ack, "call:error", Err(reject.to_json()));
+    }
+
+    /// Gives the other identity of the same user to a session.
+    pub(crate) fn refresh(&self, session: SessionId, identity: Identity, ack: Option<AckId>) {
+        let outcome = self.input(|core, now| core.hub.refresh(session, identity, now));
+        self.answer(session, ack, "session:refresh", outcome.map_err(|reject| reject.to_json()));
+    }
+
+    /// Sends the outcome of a request: as its ack, else as an echo of this name or as `call:error`.
+    pub(crate) fn answer(
+        &self,
+        session: SessionId,
+        ack: Option<AckId>,
+        name: &'static str,
+        outcome: Result<Value, Value>,
+    ) {
+        let frame = match (ack, outcome) {
+            (Some(id), outcome) => Frame::Ack { id, outcome },
+            (None, Ok(data)) => Frame::event(name, &echo(data)),
+            (None, Err(error)) => Frame::event("call:error", &error),
+        };
         self.input(|core, now| {
             let full = core.sessions.get(&session).is_some_and(|open| open.queue.push(frame).is_err());
             if full {
                 self.forget_slow(core, session, now);
             }
         });
+    }
+
+    /// Carries out a command of REST.
+    pub(crate) fn admin(&self, by: &Authority, command: AdminCommand) -> Result<Value, Reject> {
+        self.input(|core, now| core.hub.admin(by, command, now))
+    }
+
+    /// Takes up the calls of an earlier process; how many run again. To be called before the first session opens.
+    pub fn restore(&self, records: Vec<CallRecord>) -> usize {
+        self.input(|core, now| core.hub.restore(records, now))
+    }
+
+    /// Notes what a participant's media has cost the relay.
+    pub fn relay_usage(&self, call: &CallId, user: &UserId, bytes: (u64, u64), transport: &'static str) {
+        self.input(|core, now| core.hub.relay_usage(call, user, bytes, transport, now));
     }
 
     /// The transport of a session is gone. Does nothing the second time.
@@ -269,7 +304,7 @@ impl Engine {
     fn flush(&self, core: &mut Core, now: Now) {
         while let Some(output) = core.hub.poll_output() {
             match output {
-                Output::Deliver { session, event } => self.deliver(core, session, &event, now),
+                Output::Deliver { session, event } => self.deliver(core, session, event, now),
                 Output::Close { session, close } => {
                     if let Some(queue) = self.forget(core, session) {
                         queue.close(close);
@@ -280,11 +315,10 @@ impl Engine {
         }
     }
 
-    fn deliver(&self, core: &mut Core, session: SessionId, event: &ServerEvent, now: Now) {
+    fn deliver(&self, core: &mut Core, session: SessionId, event: ServerEvent, now: Now) {
         let Some(open) = core.sessions.get(&session) else { return };
         self.metrics.signaling_events.with_label_values(&[event.name, "out"]).inc();
-        let frame = Frame::Event { name: event.name, payload: event.to_value() };
-        if open.queue.push(frame) == Err(Slow) {
+        if open.queue.push(Frame::Event(event)) == Err(Slow) {
             self.forget_slow(core, session, now);
         }
     }

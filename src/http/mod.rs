@@ -2,9 +2,9 @@
 //!
 //! Owns the [`Engine`] (the call engine with its clock and its sessions' queues) and every HTTP connection. Must not
 //! know the relay or the database: it is handed a way to mint ICE servers, a [`CallStore`] and a sink for events.
-//! Driven by its clients and by `app`, which binds the sockets and calls [`serve`].
+//! Driven by its clients and by `app`, which binds the sockets and calls [`serve()`].
 //!
-//! A message's way: [`serve`] → [`admission`] (who, from where) → `websocket` or `socketio` (framing) → [`Engine`] →
+//! A message's way: [`serve()`] → `admission` (who, from where) → `websocket` or `socketio` (framing) → [`Engine`] →
 //! `session` (bounded queue) → the transports of the receivers.
 
 mod admission;
@@ -18,6 +18,7 @@ mod origin;
 mod pages;
 mod refusal;
 mod rest;
+mod resume;
 mod scrape;
 mod serve;
 mod session;
@@ -40,18 +41,21 @@ use tower_http::set_header::SetResponseHeaderLayer;
 use tower_http::timeout::TimeoutLayer;
 use tower_http::trace::TraceLayer;
 
+pub use admission::{Access, AccessLists};
 pub use config::{Config, Limits};
 pub use engine::{Engine, Sink};
 pub use health::Ready;
 pub use origin::BadOrigin;
 pub use scrape::metrics_router;
-pub use serve::serve;
+pub use serve::{Server, serve};
 
-use admission::Admission;
+use admission::{Admission, Admitted, Visitor};
+use engine::Opened;
+use session::AckId;
 
 use crate::auth::Authenticator;
 use crate::metrics::Metrics;
-use crate::signaling::IceMint;
+use crate::signaling::{AdminCommand, Authority, IceMint, Reject, Resume, Resumption, UserId};
 use crate::store::CallStore;
 
 /// Time for a REST request.
@@ -67,6 +71,8 @@ pub struct Parts {
     pub engine: Arc<Engine>,
     /// Who may come in.
     pub authenticator: Arc<Authenticator>,
+    /// And from where.
+    pub access: Arc<Access>,
     /// Call records.
     pub store: Arc<dyn CallStore>,
     /// Mints ICE servers for REST.
@@ -87,19 +93,41 @@ pub(crate) struct Shared {
     metrics: Arc<Metrics>,
 }
 
+impl Shared {
+    /// Opens a session for someone who was let in. A wish to resume the session of someone else counts as an attempt to
+    /// get in.
+    fn open(
+        &self,
+        admitted: Admitted,
+        visitor: Visitor,
+        transport: &'static str,
+        ack: Option<AckId>,
+        resume: Option<Resume>,
+    ) -> Result<Opened, Reject> {
+        let Admitted { identity, members } = admitted;
+        for (room, members) in members {
+            let members = Some(members.into_iter().map(|user| UserId(user.into())).collect());
+            let command = AdminCommand::SetMembers { room: room.into(), members };
+            self.engine.admin(&Authority::Operator, command)?;
+        }
+        let opened = self.engine.open(identity, transport, ack, resume)?;
+        if opened.resumption == Some(Resumption::Wrong) {
+            self.admission.failed(visitor.peer);
+        }
+        Ok(opened)
+    }
+}
+
 /// The router of the signaling listeners.
-///
-/// # Errors
-/// An origin of the configuration is none.
-pub fn router(config: &Config, parts: Parts) -> Result<Router, BadOrigin> {
-    let Parts { engine, authenticator, store, ice, ready, metrics } = parts;
-    let admission = Arc::new(Admission::new(config, authenticator, Arc::clone(&metrics))?);
+pub fn router(limits: &Limits, parts: Parts) -> Router {
+    let Parts { engine, authenticator, access, store, ice, ready, metrics } = parts;
+    let admission = Arc::new(Admission::new(limits, access, authenticator, Arc::clone(&metrics)));
     let shared = Arc::new(Shared {
         engine,
         admission: Arc::clone(&admission),
         store,
         ice: Mutex::new(ice),
-        limits: config.limits.clone(),
+        limits: limits.clone(),
         metrics,
     });
     let visited = from_fn_with_state(Arc::clone(&admission), admission::visit);
@@ -125,7 +153,7 @@ pub fn router(config: &Config, parts: Parts) -> Result<Router, BadOrigin> {
         .route("/healthz", get(health::healthz))
         .route("/readyz", get(health::readyz))
         .with_state(ready);
-    Ok(Router::new()
+    Router::new()
         .merge(rest)
         .merge(socketio)
         .merge(websocket)
@@ -139,7 +167,7 @@ pub fn router(config: &Config, parts: Parts) -> Result<Router, BadOrigin> {
         .layer(TraceLayer::new_for_http().make_span_with(|request: &Request| {
             // The path alone: the query may hold a token.
             tracing::debug_span!("http", method = %request.method(), path = request.uri().path())
-        })))
+        }))
 }
 
 /// Lets pages of allowed origins read answers. Tokens travel in headers, never in cookies: no credentials.

@@ -11,8 +11,9 @@ use hyper::body::Incoming;
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
-use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::Semaphore;
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::net::TcpListener;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tower::ServiceExt;
@@ -28,29 +29,45 @@ const GRACE: Duration = Duration::from_secs(5);
 /// Pause after an error of accept: the process is out of file descriptors, trying at once helps nobody.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
-/// Serves until `shutdown`, then lets running requests finish for at most five seconds. Connections that became
-/// WebSockets are not waited for: see [`super::Engine::close_all`].
-pub async fn serve(listener: TcpListener, router: Router, shutdown: CancellationToken) {
-    let connections = TaskTracker::new();
-    let places = Arc::new(Semaphore::new(MAX_CONNECTIONS));
-    let abort = CancellationToken::new();
-    loop {
-        let Ok(place) = Arc::clone(&places).acquire_owned().await else { break };
-        let accepted = tokio::select! {
-            () = shutdown.cancelled() => break,
-            accepted = listener.accept() => accepted,
-        };
-        let (stream, peer) = match accepted {
-            Ok(accepted) => accepted,
-            Err(error) => {
-                tracing::warn!(%error, "cannot accept a connection");
-                tokio::time::sleep(ACCEPT_PAUSE).await;
-                continue;
-            }
-        };
-        let connection = connection(stream, peer, router.clone(), shutdown.clone());
-        let abort = abort.clone();
-        connections.spawn(async move {
+/// Serves one router, on listeners of its own and on connections that others have accepted.
+#[derive(Debug)]
+pub struct Server {
+    router: Router,
+    shutdown: CancellationToken,
+    abort: CancellationToken,
+    places: Arc<Semaphore>,
+    connections: TaskTracker,
+}
+
+impl Server {
+    /// Serves the router until `shutdown`.
+    #[must_use]
+    pub fn new(router: Router, shutdown: CancellationToken) -> Arc<Self> {
+        Arc::new(Self {
+            router,
+            shutdown,
+            abort: CancellationToken::new(),
+            places: Arc::new(Semaphore::new(MAX_CONNECTIONS)),
+            connections: TaskTracker::new(),
+        })
+    }
+
+    /// Serves a connection that somebody else has accepted and decrypted. One too many is dropped.
+    pub fn take(&self, io: impl AsyncRead + AsyncWrite + Unpin + Send + 'static, peer: SocketAddr) {
+        if let Ok(place) = Arc::clone(&self.places).try_acquire_owned() {
+            self.spawn(io, peer, place);
+        }
+    }
+
+    fn spawn(
+        &self,
+        io: impl AsyncRead + AsyncWrite + Unpin + Send + 'static,
+        peer: SocketAddr,
+        place: OwnedSemaphorePermit,
+    ) {
+        let connection = connection(io, peer, self.router.clone(), self.shutdown.clone());
+        let abort = self.abort.clone();
+        self.connections.spawn(async move {
             tokio::select! {
                 () = connection => {}
                 () = abort.cancelled() => {}
@@ -58,17 +75,48 @@ pub async fn serve(listener: TcpListener, router: Router, shutdown: Cancellation
             drop(place);
         });
     }
-    drop(listener);
-    connections.close();
-    if tokio::time::timeout(GRACE, connections.wait()).await.is_err() {
-        abort.cancel();
-        connections.wait().await;
+
+    /// Accepts until the shutdown, then lets running requests finish for at most five seconds. Connections that became
+    /// WebSockets are not waited for: see [`super::Engine::close_all`].
+    pub async fn listen(self: Arc<Self>, listener: TcpListener) {
+        loop {
+            let Ok(place) = Arc::clone(&self.places).acquire_owned().await else { break };
+            let accepted = tokio::select! {
+                () = self.shutdown.cancelled() => break,
+                accepted = listener.accept() => accepted,
+            };
+            match accepted {
+                Ok((stream, peer)) => {
+                    // Signaling is many small messages: none of them waits for the next.
+                    let _ = stream.set_nodelay(true);
+                    self.spawn(stream, peer, place);
+                }
+                Err(error) => {
+                    tracing::warn!(%error, "cannot accept a connection");
+                    tokio::time::sleep(ACCEPT_PAUSE).await;
+                }
+            }
+        }
+        drop(listener);
+        self.connections.close();
+        if tokio::time::timeout(GRACE, self.connections.wait()).await.is_err() {
+            self.abort.cancel();
+            self.connections.wait().await;
+        }
     }
 }
 
-async fn connection(stream: TcpStream, peer: SocketAddr, router: Router, shutdown: CancellationToken) {
-    // Signaling is many small messages: none of them waits for the next.
-    let _ = stream.set_nodelay(true);
+/// Serves a router on one listener: see [`Server::listen`].
+pub async fn serve(listener: TcpListener, router: Router, shutdown: CancellationToken) {
+    Server::new(router, shutdown).listen(listener).await;
+}
+
+async fn connection(
+    stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    peer: SocketAddr,
+    router: Router,
+    shutdown: CancellationToken,
+) {
     let service = service_fn(move |mut request: Request<Incoming>| {
         request.extensions_mut().insert(ConnectInfo(peer));
         router.clone().oneshot(request)

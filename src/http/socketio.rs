@@ -7,6 +7,7 @@
 use std::convert::Infallible;
 use std::future::ready;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use axum::extract::{Request, State};
@@ -21,12 +22,13 @@ use socketioxide::socket::Socket;
 use socketioxide::{ParserConfig, SendError, SocketError, SocketIo};
 
 use super::Shared;
-use super::admission::{Place, Visitor, bearer};
+use super::admission::{Admitted, Credential, NotAdmitted, Place, Visitor, credential};
 use super::engine::{Opened, SOCKETIO};
 use super::frame::depth_exceeds;
-use super::refusal::error_json;
+use super::resume::{refresh, wish};
 use super::session::{AckId, Frame, Next, Queue};
-use crate::signaling::{Close, Identity, Request as SignalRequest, SessionId};
+use crate::auth::{self, Presented};
+use crate::signaling::{Close, Reject, Request as SignalRequest, SessionId};
 
 /// Packets the library holds for one connection. Small, because it counts packets and not bytes: the queue of the
 /// session, which counts both, is in front of it.
@@ -121,6 +123,9 @@ struct Transport {
     shared: Arc<Shared>,
     session: SessionId,
     queue: Arc<Queue>,
+    visitor: Visitor,
+    /// A token is being looked at.
+    refreshing: AtomicBool,
 }
 
 impl Drop for Transport {
@@ -135,16 +140,19 @@ async fn admit(shared: Arc<Shared>, socket: Whole, auth: Option<Json>) -> Result
     let Whole(socket) = socket;
     let parts = socket.req_parts();
     let Some(visitor) = parts.extensions.get::<Visitor>().copied() else { return Err("INTERNAL") };
-    let identity = authenticate(&shared, visitor, parts, auth.as_ref()).await?;
-    if let Some(place) = parts.extensions.get::<Place>() {
-        place.leave();
+    let admitted = authenticate(&shared, visitor, parts, auth.as_ref()).await?;
+    // A connection may open its first session; more of them count like connections.
+    if !parts.extensions.get::<Place>().is_some_and(Place::leave) {
+        shared.admission.count(visitor.peer).map_err(|refusal| refusal.code)?;
     }
-    let opened = shared.engine.open(identity, SOCKETIO, None).map_err(|reject| reject.code())?;
-    let Opened { session, queue } = opened;
-    let transport = Arc::new(Transport { shared, session, queue });
+    let resume = wish(auth.as_ref().and_then(|auth| auth.get("resume")));
+    let opened = shared.open(admitted, visitor, SOCKETIO, None, resume).map_err(|reject| reject.code())?;
+    let Opened { session, queue, .. } = opened;
+    let transport =
+        Arc::new(Transport { shared, session, queue, visitor, refreshing: AtomicBool::new(false) });
     let on_event = Arc::clone(&transport);
     socket.on_fallback(move |event: Inbound| {
-        on_event.receive(event);
+        Transport::receive(&on_event, &event);
         ready(())
     });
     let on_disconnect = Arc::clone(&transport);
@@ -162,14 +170,20 @@ async fn authenticate(
     visitor: Visitor,
     parts: &axum::http::request::Parts,
     auth: Option<&Json>,
-) -> Result<Identity, &'static str> {
+) -> Result<Admitted, &'static str> {
     let text = |name: &str| auth.and_then(|auth| auth.get(name)).and_then(Json::as_str);
-    let token = match text("token").or_else(|| text("authToken")) {
-        Some(token) => Some(token.to_owned()),
-        None => bearer(&parts.headers, parts.uri.query()).map_err(|denied| denied.code())?,
+    let token = text("token").or_else(|| text("authToken"));
+    let handed = match token {
+        Some(_) => Credential::default(),
+        None => credential(&parts.headers, parts.uri.query()).map_err(auth::Denied::code)?,
     };
-    let admitted = shared.admission.authenticate(token.as_deref(), text("name"), visitor).await;
-    admitted.map_err(|reason| reason.code())
+    let presented = Presented {
+        token: token.or(handed.token.as_deref()),
+        name: text("name"),
+        anonymous_key: text("anonymousKey").or(handed.anonymous_key.as_deref()),
+    };
+    let admitted = shared.admission.authenticate(presented, visitor).await;
+    admitted.map_err(NotAdmitted::code)
 }
 
 /// An event as it came: its JSON text is parsed here, where its depth is limited.
@@ -196,31 +210,32 @@ impl FromMessageParts<LocalAdapter> for Inbound {
 
 impl Inbound {
     /// Name and payload of the event; an event without a payload has an empty one.
-    fn parse(&self, max_depth: usize) -> Result<(String, Json), Json> {
+    fn parse(&self, max_depth: usize) -> Result<(String, Json), Reject> {
         if self.binary {
-            return Err(error_json("BINARY_UNSUPPORTED", "send JSON only"));
+            return Err(Reject::BinaryUnsupported);
         }
-        let malformed = || error_json("VALIDATION_ERROR", "not an event with one object");
+        const MALFORMED: Reject = Reject::Invalid { field: "payload", why: "has to be one object" };
         // The array around name and payload is the framing's.
         if depth_exceeds(&self.text, max_depth + 1) {
-            return Err(error_json("VALIDATION_ERROR", "nested too deep"));
+            return Err(Reject::Invalid { field: "payload", why: "is nested too deep" });
         }
-        let mut items: Vec<Json> = serde_json::from_str(&self.text).map_err(|_| malformed())?;
+        let mut items: Vec<Json> = serde_json::from_str(&self.text).map_err(|_| MALFORMED)?;
         if items.len() > 2 {
-            return Err(malformed());
+            return Err(MALFORMED);
         }
         let payload = if items.len() == 2 { items.pop() } else { None };
         match items.pop() {
             Some(Json::String(event)) => Ok((event, payload.unwrap_or_else(|| json!({})))),
-            _ => Err(malformed()),
+            _ => Err(MALFORMED),
         }
     }
 }
 
 impl Transport {
-    fn receive(&self, inbound: Inbound) {
+    fn receive(self: &Arc<Self>, inbound: &Inbound) {
         let ack = inbound.ack.map(AckId::Number);
         match inbound.parse(self.shared.limits.json_depth) {
+            Ok((event, payload)) if event == "session:refresh" => self.refresh(payload, ack),
             Ok((event, payload)) => {
                 let request = SignalRequest {
                     event,
@@ -231,14 +246,23 @@ impl Transport {
                 };
                 self.shared.engine.handle(self.session, request, ack);
             }
-            Err(error) => {
-                let frame = match ack {
-                    Some(id) => Frame::Ack { id, outcome: Err(error) },
-                    None => Frame::Event { name: "call:error", payload: error },
-                };
-                self.shared.engine.refuse(self.session, frame);
-            }
+            Err(reject) => self.shared.engine.refuse(self.session, &reject, ack),
         }
+    }
+}
+
+impl Transport {
+    /// Looks at another token without holding other events up; one at a time.
+    fn refresh(self: &Arc<Self>, payload: Json, ack: Option<AckId>) {
+        if self.refreshing.swap(true, Ordering::AcqRel) {
+            let reject = Reject::RateLimited { limit: "refresh", retry_after: Duration::from_secs(1) };
+            return self.shared.engine.refuse(self.session, &reject, ack);
+        }
+        let this = Arc::clone(self);
+        tokio::spawn(async move {
+            refresh(&this.shared, this.session, this.visitor, &payload, ack).await;
+            this.refreshing.store(false, Ordering::Release);
+        });
     }
 }
 
@@ -287,7 +311,7 @@ async fn write(socket: &Arc<Socket<LocalAdapter>>, queue: &Queue) -> Close {
 
 fn send(socket: &Arc<Socket<LocalAdapter>>, frame: &Frame) -> Result<(), SendError> {
     match frame {
-        Frame::Event { name, payload } => socket.emit(name, payload),
+        Frame::Event(event) => socket.emit(event.name, &event.to_value()),
         Frame::Ack { id: AckId::Number(id), outcome } => {
             let body = match outcome {
                 Ok(data) => json!({"success": true, "data": data}),

@@ -21,11 +21,13 @@ use tokio_tungstenite::tungstenite::protocol::frame::coding::CloseCode;
 use tokio_tungstenite::tungstenite::protocol::{CloseFrame, Message, Role, WebSocketConfig};
 
 use super::Shared;
-use super::admission::{NotAdmitted, Place, Visitor, bearer};
+use super::admission::{Credential, NotAdmitted, Place, Visitor, credential};
 use super::engine::{Opened, WEBSOCKET};
 use super::frame::{self, ClientFrame};
 use super::refusal::{Refusal, error_json};
+use super::resume::{refresh, wish};
 use super::session::{AckId, Frame, Next, Queue};
+use crate::auth::Denied;
 use crate::signaling::{Close, Reject, Request as SignalRequest, SessionId};
 
 /// The subprotocol.
@@ -53,6 +55,8 @@ const GONE: End = End { code: 1000, reason: "" };
 const TOO_BIG: End = End { code: 1009, reason: "frame too large" };
 const NOT_TEXT: End = End { code: 4400, reason: "BINARY_UNSUPPORTED" };
 const NO_HELLO: End = End { code: 4401, reason: "no hello in time" };
+/// Nobody can say who the caller is: worth trying again.
+const UNAVAILABLE: End = End { code: 1013, reason: "authentication is not available" };
 const IDLE: End = End { code: 4408, reason: "idle" };
 
 impl End {
@@ -81,6 +85,9 @@ impl From<Close> for End {
 struct Hello {
     token: Option<String>,
     name: Option<String>,
+    #[serde(rename = "anonymousKey")]
+    anonymous_key: Option<String>,
+    resume: Option<serde_json::Value>,
 }
 
 /// Answers the handshake.
@@ -93,9 +100,9 @@ pub(crate) async fn upgrade(
         Ok(key) => key,
         Err(refusal) => return refusal.into_response(),
     };
-    // A token in the handshake is the one a hello without any means.
-    let token = match bearer(request.headers(), request.uri().query()) {
-        Ok(token) => token,
+    // A credential in the handshake is the one a hello without any means.
+    let handed = match credential(request.headers(), request.uri().query()) {
+        Ok(handed) => handed,
         Err(denied) => return Refusal::from(NotAdmitted::from(denied)).into_response(),
     };
     let place = match shared.admission.connect(visitor.peer) {
@@ -114,7 +121,7 @@ pub(crate) async fn upgrade(
             .max_frame_size(Some(transport.limits.frame));
         let io = TokioIo::new(upgraded);
         let socket = WebSocketStream::from_raw_socket(io, Role::Server, Some(config)).await;
-        run(&transport, socket, visitor, token, place).await;
+        run(&transport, socket, visitor, handed, place).await;
     });
     let accept = HeaderValue::try_from(derive_accept_key(&key));
     let mut response = StatusCode::SWITCHING_PROTOCOLS.into_response();
@@ -157,14 +164,14 @@ fn handshake(method: &Method, headers: &HeaderMap) -> Result<Vec<u8>, Refusal> {
 }
 
 /// The life of a transport: hello, then frames both ways, then the close.
-async fn run(shared: &Shared, socket: Socket, visitor: Visitor, token: Option<String>, place: Place) {
+async fn run(shared: &Shared, socket: Socket, visitor: Visitor, handed: Credential, place: Place) {
     let (mut sink, mut stream) = socket.split();
-    let greeted = timeout(shared.limits.hello, greet(shared, &mut stream, visitor, token)).await;
+    let greeted = timeout(shared.limits.hello, greet(shared, &mut stream, visitor, handed)).await;
     place.leave();
     let end = match greeted.unwrap_or(Err((NO_HELLO, None))) {
         Ok(opened) => {
             let end = tokio::select! {
-                end = read(shared, &mut stream, opened.session) => end,
+                end = read(shared, &mut stream, opened.session, visitor) => end,
                 end = write(shared, &mut sink, &opened.queue) => end,
             };
             if end == Close::Slow.into() {
@@ -189,11 +196,11 @@ async fn greet(
     shared: &Shared,
     stream: &mut SplitStream<Socket>,
     visitor: Visitor,
-    handshake_token: Option<String>,
+    handed: Credential,
 ) -> Result<Opened, (End, Option<Frame>)> {
     // The caller limits the whole greeting.
     let text = next_text(stream, Duration::MAX).await.map_err(|end| (end, None))?;
-    let ClientFrame { event, id, payload } =
+    let ClientFrame { event, id, payload, .. } =
         frame::parse(&text, shared.limits.json_depth).map_err(|error| (malformed(error), None))?;
     if event != "hello" {
         return Err((End { code: 4401, reason: "say hello first" }, None));
@@ -203,22 +210,26 @@ async fn greet(
         (end, ack.clone().map(|id| Frame::Ack { id, outcome: Err(error) }))
     };
     let hello: Hello = serde_json::from_value(payload).map_err(|_| {
-        refused(End::protocol("hello"), error_json("VALIDATION_ERROR", "token and name are texts"))
+        refused(
+            End::protocol("hello"),
+            error_json("VALIDATION_ERROR", "token, name and anonymousKey are texts"),
+        )
     })?;
-    let token = hello.token.or(handshake_token);
-    let identity =
-        shared.admission.authenticate(token.as_deref(), hello.name.as_deref(), visitor).await.map_err(
-            |reason| {
-                let end = match reason {
-                    NotAdmitted::Origin => End { code: 4403, reason: "origin" },
-                    NotAdmitted::Denied(_) => Close::Auth.into(),
-                };
-                refused(end, error_json(reason.code(), &reason.to_string()))
-            },
-        )?;
+    let shown = Credential {
+        token: hello.token.or(handed.token),
+        anonymous_key: hello.anonymous_key.or(handed.anonymous_key),
+    };
+    let presented = shown.presented(hello.name.as_deref());
+    let admitted = shared.admission.authenticate(presented, visitor).await.map_err(|reason| {
+        let end = match reason {
+            NotAdmitted::Origin => End { code: 4403, reason: "origin" },
+            NotAdmitted::Denied(Denied::Unavailable) => UNAVAILABLE,
+            NotAdmitted::Denied(_) => Close::Auth.into(),
+        };
+        refused(end, error_json(reason.code(), &reason.to_string()))
+    })?;
     shared
-        .engine
-        .open(identity, WEBSOCKET, ack.clone())
+        .open(admitted, visitor, WEBSOCKET, ack.clone(), wish(hello.resume.as_ref()))
         .map_err(|reject| refused(rejected(&reject), reject.to_json()))
 }
 
@@ -257,22 +268,28 @@ async fn next_text(stream: &mut SplitStream<Socket>, idle: Duration) -> Result<S
     }
 }
 
-async fn read(shared: &Shared, stream: &mut SplitStream<Socket>, session: SessionId) -> End {
+async fn read(
+    shared: &Shared,
+    stream: &mut SplitStream<Socket>,
+    session: SessionId,
+    visitor: Visitor,
+) -> End {
     let idle = shared.limits.ping + shared.limits.pong;
     loop {
         let text = match next_text(stream, idle).await {
             Ok(text) => text,
             Err(end) => return end,
         };
-        let ClientFrame { event, id, payload } = match frame::parse(&text, shared.limits.json_depth) {
-            Ok(frame) => frame,
-            Err(error) => return malformed(error),
-        };
-        if event == "seq" {
+        let ClientFrame { event, id, payload, last_seen } =
+            match frame::parse(&text, shared.limits.json_depth) {
+                Ok(frame) => frame,
+                Err(error) => return malformed(error),
+            };
+        if event == "session:refresh" {
+            refresh(shared, session, visitor, &payload, id.map(AckId::Text)).await;
             continue;
         }
-        let request =
-            SignalRequest { event, payload, wants_ack: id.is_some(), size: text.len(), last_seen: None };
+        let request = SignalRequest { event, payload, wants_ack: id.is_some(), size: text.len(), last_seen };
         shared.engine.handle(session, request, id.map(AckId::Text));
     }
 }

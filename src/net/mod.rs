@@ -5,14 +5,25 @@
 //! every listener before anything runs, [`Relay::start`] spawns the workers, [`Handle`] is how the rest of the process
 //! reaches them.
 
+mod accept;
 mod collector;
+mod command;
 pub mod config;
 mod descriptors;
+mod listen;
+mod proxy;
 mod relay;
 mod sockets;
+mod strangers;
+mod stream;
+mod streams;
+mod tls;
 mod udp;
 mod worker;
 
-pub use config::Config;
+pub use accept::HttpService;
+pub use config::{Certificate, Config};
 pub use descriptors::relay_sockets;
-pub use relay::{Bound, Failure, Handle, NetError, Parts, Relay};
+pub use listen::bind_tcp;
+pub use relay::{Failure, Handle, NetError, Parts, Relay};
+pub use tls::{CertificateError, Certificates};

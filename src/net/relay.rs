@@ -2,15 +2,22 @@
 
 use std::io;
 use std::net::SocketAddr;
+use std::sync::atomic::AtomicUsize;
 use std::sync::{Arc, mpsc};
 use std::thread;
 
 use mio::{Poll, Waker};
-use parking_lot::Mutex;
+use tokio::task::AbortHandle;
 
+use super::accept::{Acceptor, HttpService};
+use super::command::{Command, Link};
+use super::listen::{Bound, bind_tcp, bind_udp};
 use super::sockets::{Socket, Sockets, WAKER};
-use super::udp::{self, Options, Receiver};
-use super::worker::{Command, Gauges, Outbox, Worker, now};
+use super::strangers::Strangers;
+use super::streams::Streams;
+use super::tls::{self, CertificateError, Certificates};
+use super::udp::{Offload, Options, Receiver};
+use super::worker::{Gauges, Outbox, Worker, now};
 use super::{Config, collector, descriptors};
 use crate::metrics::Metrics;
 use crate::turn::{self, Event, Keys, Server, Settings, Shared, Stats};
@@ -19,13 +26,24 @@ use crate::turn::{self, Event, Keys, Server, Settings, Shared, Stats};
 #[derive(Debug, thiserror::Error)]
 pub enum NetError {
     /// A listener could not be bound.
-    #[error("listen.udp: {address} cannot be bound: {error}")]
+    #[error("{key}: {address} cannot be bound: {error}")]
     Listen {
+        /// The key of the configuration.
+        key: &'static str,
         /// The address of the configuration.
         address: SocketAddr,
         /// What the system says.
         error: io::Error,
     },
+    /// The certificate of the TLS listeners cannot be used.
+    #[error("tls: {0}")]
+    Certificate(#[from] CertificateError),
+    /// There are TLS listeners and no certificate.
+    #[error("listen.tls needs tls.cert and tls.key")]
+    NoCertificate,
+    /// TLS cannot be set up: a defect of the build.
+    #[error("tls: {0}")]
+    Tls(#[from] rustls::Error),
     /// A worker could not be made.
     #[error("a relay worker cannot be started: {0}")]
     Worker(#[from] io::Error),
@@ -47,16 +65,10 @@ pub struct Parts {
     pub metrics: Arc<Metrics>,
     /// Called for every allocation made or ended; must not block.
     pub on_event: Arc<dyn Fn(&Event) + Send + Sync>,
+    /// What serves HTTP on the TLS listeners, so that one port and one certificate are enough.
+    pub http: Option<HttpService>,
     /// Called when a worker ends that was not told to.
     pub on_failure: Failure,
-}
-
-/// A bound UDP listener address, one socket a worker.
-#[derive(Debug)]
-pub struct Bound {
-    /// The address with its real port.
-    pub address: SocketAddr,
-    sockets: Vec<std::net::UdpSocket>,
 }
 
 /// The relay with every listener bound and nothing running yet.
@@ -64,7 +76,10 @@ pub struct Bound {
 pub struct Relay {
     config: Config,
     workers: usize,
-    listeners: Vec<Bound>,
+    udp: Vec<Bound>,
+    tcp: Vec<std::net::TcpListener>,
+    tls: Vec<std::net::TcpListener>,
+    certificates: Option<Arc<Certificates>>,
 }
 
 impl Relay {
@@ -75,25 +90,46 @@ impl Relay {
     pub fn bind(config: Config) -> Result<Self, NetError> {
         let cores = thread::available_parallelism().map_or(1, usize::from);
         let workers = if config.workers == 0 { cores } else { config.workers };
-        let bind = |address: &SocketAddr| {
-            bind_for_each(*address, workers, config.receive_buffer)
-                .map_err(|error| NetError::Listen { address: *address, error })
+        let failed = |key, address: &SocketAddr| {
+            let address = *address;
+            move |error| NetError::Listen { key, address, error }
         };
-        let listeners = config.udp.iter().map(bind).collect::<Result<_, _>>()?;
-        Ok(Self { config, workers, listeners })
+        let udp = |address: &SocketAddr| {
+            bind_udp(*address, workers, options(&config)).map_err(failed("listen.udp", address))
+        };
+        let stream = |key| move |address: &SocketAddr| bind_tcp(*address).map_err(failed(key, address));
+        let certificates = match &config.certificate {
+            Some(files) => Some(Certificates::load(files.clone())?),
+            None if config.tls.is_empty() => None,
+            None => return Err(NetError::NoCertificate),
+        };
+        Ok(Self {
+            udp: config.udp.iter().map(udp).collect::<Result<_, _>>()?,
+            tcp: config.tcp.iter().map(stream("listen.tcp")).collect::<Result<_, _>>()?,
+            tls: config.tls.iter().map(stream("listen.tls")).collect::<Result<_, _>>()?,
+            certificates,
+            config,
+            workers,
+        })
     }
 
-    /// The bound listeners.
-    pub fn listeners(&self) -> impl Iterator<Item = SocketAddr> + '_ {
-        self.listeners.iter().map(|bound| bound.address)
+    /// The bound listeners, each with its key.
+    pub fn listeners(&self) -> Vec<(&'static str, SocketAddr)> {
+        let udp = self.udp.iter().map(|bound| ("udp", bound.address));
+        let stream = |name, listeners: &[std::net::TcpListener]| {
+            let addresses: Vec<_> =
+                listeners.iter().filter_map(|listener| listener.local_addr().ok()).collect();
+            addresses.into_iter().map(move |address| (name, address))
+        };
+        udp.chain(stream("tcp", &self.tcp)).chain(stream("tls", &self.tls)).collect()
     }
 
-    /// Starts the workers.
+    /// Starts the workers and the listeners of connections. Needs a tokio runtime.
     ///
     /// # Errors
     /// A worker's poll, waker or thread cannot be made.
     pub fn start(mut self, parts: Parts) -> Result<Handle, NetError> {
-        let Parts { mut turn, keys, metrics, on_event, on_failure } = parts;
+        let Parts { mut turn, keys, metrics, on_event, http, on_failure } = parts;
         let sockets = descriptors::raise_limit();
         turn.limits.allocations_total = turn.limits.allocations_total.min(sockets);
         let mut nonce_key = [0; 32];
@@ -106,13 +142,14 @@ impl Relay {
         );
         let settings = Settings::new(turn);
         let on_failure = Arc::new(on_failure);
-        let mut handle = Handle { shared: Arc::clone(&shared), links: Vec::new(), stats: Vec::new() };
+        let (mut links, mut stats) = (Vec::new(), Vec::new());
+        let Options { offload, .. } = options(&self.config);
         for index in 0..self.workers {
             let poll = Poll::new()?;
             let waker = Waker::new(poll.registry(), WAKER)?;
             let (commands, inbox) = mpsc::channel();
             let mut sockets = Sockets::default();
-            for bound in &mut self.listeners {
+            for bound in &mut self.udp {
                 if let Some(socket) = bound.sockets.pop() {
                     sockets.add_listener(poll.registry(), Socket::new(socket, bound.address))?;
                 }
@@ -120,43 +157,71 @@ impl Relay {
             let entropy: turn::Entropy = Box::new(|bytes| rand::fill(bytes));
             let server =
                 Server::new(Arc::clone(&shared), settings.clone(), Arc::clone(&keys), entropy, now());
-            handle.stats.push(Arc::clone(server.stats()));
+            stats.push(Arc::clone(server.stats()));
             let worker = Worker {
                 poll,
                 sockets,
+                streams: Streams::new(self.config.stream_queue, self.config.unauthenticated_timeout),
                 server,
                 commands: inbox,
-                relay_options: Options { receive_buffer: self.config.receive_buffer, reuse_port: false },
-                gauges: Gauges {
-                    received: metrics.relay_batch_size.get_metric_with_label_values(&["receive"])?,
-                    sent: metrics.relay_batch_size.get_metric_with_label_values(&["send"])?,
-                    overflow: metrics.socket_receive_overflow.clone(),
-                },
+                relay_options: options(&self.config),
+                gauges: Gauges::new(&metrics)?,
                 on_event: Arc::clone(&on_event),
-                receiver: Receiver::new(),
-                sender: Outbox::new(),
+                receiver: Receiver::new(offload),
+                sender: Outbox::new(offload),
+                origins: Vec::new(),
                 unfinished: Vec::new(),
+                errors: Vec::new(),
             };
             let thread = spawn(index, worker, Arc::clone(&on_failure))?;
-            handle.links.push(Link { commands, waker, thread: Mutex::new(Some(thread)) });
+            links.push(Link::new(commands, waker, thread));
         }
-        collector::register(&metrics, handle.stats.clone(), shared);
-        Ok(handle)
+        collector::register(&metrics, stats.clone(), Arc::clone(&shared));
+        let links: Arc<[Link]> = links.into();
+        let tasks = self.accept(&links, &metrics, http)?;
+        Ok(Handle { shared, links, stats, certificates: self.certificates, tasks })
+    }
+
+    /// Starts accepting connections, and watching the certificate of those that are encrypted.
+    fn accept(
+        &mut self,
+        links: &Arc<[Link]>,
+        metrics: &Arc<Metrics>,
+        http: Option<HttpService>,
+    ) -> Result<Vec<AbortHandle>, NetError> {
+        let acceptor = Arc::new(Acceptor {
+            links: Arc::clone(links),
+            next: AtomicUsize::new(0),
+            proxies: self.config.proxies.clone(),
+            first_byte_timeout: self.config.first_byte_timeout,
+            strangers: Strangers::new(self.config.connections_per_ip),
+            metrics: Arc::clone(metrics),
+            http,
+        });
+        let mut tasks = Vec::new();
+        for listener in self.tcp.drain(..) {
+            let listener = tokio::net::TcpListener::from_std(listener)?;
+            tasks.push(tokio::spawn(Arc::clone(&acceptor).run(listener, None)).abort_handle());
+        }
+        if let Some(certificates) = &self.certificates {
+            let config = certificates.server_config()?;
+            for listener in self.tls.drain(..) {
+                let listener = tokio::net::TcpListener::from_std(listener)?;
+                tasks.push(
+                    tokio::spawn(Arc::clone(&acceptor).run(listener, Some(Arc::clone(&config))))
+                        .abort_handle(),
+                );
+            }
+            let watch = tls::watch(Arc::clone(certificates), metrics.tls_certificate_expiry.clone());
+            tasks.push(tokio::spawn(watch).abort_handle());
+        }
+        Ok(tasks)
     }
 }
 
-/// Binds an address once a worker. The first bind is exclusive: the kernel would let a second server of the same user
-/// share the port and take half of the packets.
-fn bind_for_each(address: SocketAddr, workers: usize, receive_buffer: usize) -> io::Result<Bound> {
-    let options = |reuse_port| Options { receive_buffer, reuse_port };
-    let first = udp::bind(address, options(workers > 1 && address.port() == 0))?;
-    let address = first.local_addr()?;
-    if workers == 1 {
-        return Ok(Bound { address, sockets: vec![first] });
-    }
-    drop(first);
-    let sockets = (0..workers).map(|_| udp::bind(address, options(true))).collect::<io::Result<_>>()?;
-    Ok(Bound { address, sockets })
+/// How the UDP sockets are made.
+const fn options(config: &Config) -> Options {
+    Options { receive_buffer: config.receive_buffer, offload: Offload::available(config.segmentation) }
 }
 
 fn spawn(index: usize, worker: Worker, on_failure: Arc<Failure>) -> io::Result<thread::JoinHandle<()>> {
@@ -170,27 +235,13 @@ fn spawn(index: usize, worker: Worker, on_failure: Arc<Failure>) -> io::Result<t
     })
 }
 
-/// How a worker is reached.
-struct Link {
-    commands: mpsc::Sender<Command>,
-    waker: Waker,
-    thread: Mutex<Option<thread::JoinHandle<()>>>,
-}
-
-impl Link {
-    fn send(&self, command: Command) {
-        // A worker that is gone has reported why; there is nobody left to obey.
-        if self.commands.send(command).is_ok() {
-            let _ = self.waker.wake();
-        }
-    }
-}
-
 /// The running relay.
 pub struct Handle {
     shared: Arc<Shared>,
-    links: Vec<Link>,
+    links: Arc<[Link]>,
     stats: Vec<Arc<Stats>>,
+    certificates: Option<Arc<Certificates>>,
+    tasks: Vec<AbortHandle>,
 }
 
 impl Handle {
@@ -205,6 +256,11 @@ impl Handle {
         self.links
             .iter()
             .for_each(|link| link.send(Command::Reconfigure(settings.clone(), Arc::clone(keys))));
+    }
+
+    /// The certificate of the TLS listeners, to load it again.
+    pub const fn certificates(&self) -> Option<&Arc<Certificates>> {
+        self.certificates.as_ref()
     }
 
     /// Answers new Allocate requests with 300 or 508; what is allocated goes on.
@@ -228,9 +284,8 @@ impl Handle {
     /// Ends every allocation and waits for the workers, which is a matter of milliseconds.
     pub fn stop(&self) {
         self.links.iter().for_each(|link| link.send(Command::Stop));
-        for thread in self.links.iter().filter_map(|link| link.thread.lock().take()) {
-            let _ = thread.join();
-        }
+        self.tasks.iter().for_each(AbortHandle::abort);
+        self.links.iter().for_each(Link::join);
     }
 }
 

@@ -5,12 +5,21 @@ use std::os::fd::{AsRawFd as _, RawFd};
 
 use mio::unix::SourceFd;
 use mio::{Interest, Registry, Token};
+use prometheus::IntCounter;
 
 use crate::stun::attribute::Family;
 use crate::turn::RelayId;
 
 /// The token of the worker's waker.
 pub(super) const WAKER: Token = Token(usize::MAX);
+
+/// Tokens of connections: this bit and their index.
+const STREAM: usize = 1 << (usize::BITS - 1);
+
+/// The token of a connection.
+pub(super) const fn stream_token(index: usize) -> Token {
+    Token(STREAM | index)
+}
 
 /// What a token stands for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -19,6 +28,8 @@ pub(super) enum Owner {
     Listener(usize),
     /// A relayed transport address.
     Relay(RelayId),
+    /// A client's connection, by its index.
+    Stream(usize),
 }
 
 /// A socket of the worker.
@@ -27,23 +38,27 @@ pub(super) struct Socket {
     udp: UdpSocket,
     /// Where it is bound.
     pub(super) local: SocketAddr,
+    /// Its own number among the sockets of the worker.
+    pub(super) serial: u32,
     /// The kernel's count of lost datagrams as last seen.
     overflow: u32,
 }
 
 impl Socket {
     pub(super) const fn new(udp: UdpSocket, local: SocketAddr) -> Self {
-        Self { udp, local, overflow: 0 }
+        Self { udp, local, serial: 0, overflow: 0 }
     }
 
     pub(super) fn descriptor(&self) -> RawFd {
         self.udp.as_raw_fd()
     }
 
-    /// How many datagrams were lost since the last count.
-    pub(super) fn lost(&mut self, overflow: Option<u32>) -> u64 {
-        let now = overflow.unwrap_or(self.overflow);
-        u64::from(now.wrapping_sub(std::mem::replace(&mut self.overflow, now)))
+    /// Counts the datagrams that were lost since the last count.
+    pub(super) fn count_lost(&mut self, overflow: Option<u32>, counter: &IntCounter) {
+        if let Some(now) = overflow.filter(|now| *now != self.overflow) {
+            counter.inc_by(u64::from(now.wrapping_sub(self.overflow)));
+            self.overflow = now;
+        }
     }
 }
 
@@ -53,6 +68,8 @@ pub(super) struct Sockets {
     listeners: Vec<Socket>,
     /// By allocation slot, then family.
     relays: Vec<[Option<Socket>; 2]>,
+    /// Sockets made so far.
+    made: u32,
 }
 
 impl Sockets {
@@ -69,10 +86,12 @@ impl Sockets {
         &mut self,
         registry: &Registry,
         id: RelayId,
-        socket: Socket,
+        mut socket: Socket,
     ) -> std::io::Result<()> {
         let token = Token(self.listeners.len() + id.slot as usize * 2 + family_index(id.family));
         registry.register(&mut SourceFd(&socket.descriptor()), token, Interest::READABLE)?;
+        self.made = self.made.wrapping_add(1);
+        socket.serial = self.made;
         let slot = id.slot as usize;
         if self.relays.len() <= slot {
             self.relays.resize_with(slot + 1, Default::default);
@@ -95,6 +114,9 @@ impl Sockets {
 
     /// What a token stands for.
     pub(super) fn owner(&self, token: Token) -> Owner {
+        if token.0 & STREAM != 0 {
+            return Owner::Stream(token.0 & !STREAM);
+        }
         match token.0.checked_sub(self.listeners.len()) {
             None => Owner::Listener(token.0),
             Some(index) => {
@@ -104,10 +126,11 @@ impl Sockets {
         }
     }
 
-    /// The socket of an owner; `None` once it is closed.
+    /// The UDP socket of an owner; `None` once it is closed.
     pub(super) fn find_mut(&mut self, owner: Owner) -> Option<&mut Socket> {
         match owner {
             Owner::Listener(index) => self.listeners.get_mut(index),
+            Owner::Stream(_) => None,
             Owner::Relay(id) => {
                 self.relays.get_mut(id.slot as usize)?.get_mut(family_index(id.family))?.as_mut()
             }

@@ -147,6 +147,11 @@ impl Hub {
         }
     }
 
+    /// Goes on with other limits, rates and timers. A timer that runs keeps its time until its call changes.
+    pub fn reconfigure(&mut self, config: Config) {
+        self.board.config = config;
+    }
+
     /// The outcome of a request that was handled before.
     fn answered(&self, session: SessionId, id: &str) -> Option<Result<Value, Reject>> {
         self.board.sessions.get(&session)?.answered.outcome(id)

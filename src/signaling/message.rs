@@ -237,7 +237,7 @@ const CLIENT_EVENTS: &[&str] = &[
 ];
 
 /// The name of a client's event as a label: `other` for one that does not exist.
-pub(super) fn event_label(event: &str) -> &'static str {
+pub fn event_label(event: &str) -> &'static str {
     CLIENT_EVENTS.iter().find(|known| **known == event).copied().unwrap_or("other")
 }
 

@@ -38,7 +38,7 @@ pub use event::{CallRecord, Event, ParticipantRecord, word};
 pub use hub::{AdminCommand, Authority, Entropy, Hub, Now, Output};
 pub use ice::{IceMint, IceServer, IceServers};
 pub use identity::{CallId, Grants, Identity, SessionId, UserId};
-pub use message::{ClientMessage, Close, Initiate, Kind, Media, Request, ServerEvent, Settings};
+pub use message::{ClientMessage, Close, Initiate, Kind, Media, Request, ServerEvent, Settings, event_label};
 pub use notice::{Notice, NoticeKind};
 pub use quality::Stats;
 pub use reject::Reject;

@@ -11,6 +11,10 @@ pub mod address;
 pub mod attribute;
 mod integrity;
 mod message;
+#[cfg(test)]
+mod tests;
+#[cfg(test)]
+mod vectors;
 mod writer;
 
 pub use integrity::{Algorithm, Key, userhash};

@@ -23,6 +23,8 @@ const CHECKS: u64 = 32 * 1024;
 pub(super) struct Relayed {
     pub(super) family: Family,
     pub(super) lease: PortLease,
+    /// Of two families each has its own time (RFC 8656 section 8.1).
+    pub(super) expires: Tick,
 }
 
 /// The relayed addresses of an allocation: at most one a family.
@@ -35,6 +37,7 @@ pub(super) struct Allocation {
     pub(super) grant: Arc<Grant>,
     pub(super) relayed: RelayedList,
     pub(super) created: Instant,
+    /// When the last of its relayed addresses expires.
     pub(super) expires: Tick,
     /// The deadline this allocation is armed for; older entries of the wheel are stale.
     pub(super) armed: Tick,
@@ -73,7 +76,31 @@ impl Allocation {
     /// The next moment at which something of it ends.
     pub(super) fn next_deadline(&self) -> Tick {
         let tables = self.permissions.next_deadline().into_iter().chain(self.channels.next_deadline());
-        tables.fold(self.expires, Tick::min)
+        tables.chain(self.relayed.iter().map(|relayed| relayed.expires)).fold(self.expires, Tick::min)
+    }
+
+    /// Gives the relayed addresses of a family, or all of them, until `expires`.
+    pub(super) fn extend(&mut self, family: Option<Family>, expires: Tick) {
+        let extended = |relayed: &&mut Relayed| family.is_none_or(|family| family == relayed.family);
+        self.relayed.iter_mut().filter(extended).for_each(|relayed| relayed.expires = expires);
+        self.expires = self.relayed.iter().map(|relayed| relayed.expires).max().unwrap_or(expires);
+    }
+
+    /// Gives up relayed addresses with the permissions and channels of their family; those of the other family are not
+    /// touched (RFC 8656 section 8.1).
+    pub(super) fn release(&mut self, stats: &Stats, gone: impl Fn(&Relayed) -> bool) -> RelayedList {
+        let all = std::mem::take(&mut self.relayed);
+        let (released, kept): (RelayedList, RelayedList) = all.into_iter().partition(|relayed| gone(relayed));
+        self.relayed = kept;
+        for relayed in &released {
+            stats.allocations(self.five_tuple.transport, relayed.family, -1);
+            self.change(stats, |found| {
+                found.permissions.retain_peers(|ip| Family::of(ip) != relayed.family);
+                found.channels.retain_peers(|peer| Family::of(peer.ip()) != relayed.family);
+            });
+        }
+        self.expires = self.relayed.iter().map(|relayed| relayed.expires).max().unwrap_or(self.expires);
+        released
     }
 
     /// Changes permissions and channels, and keeps the gauges of both true.
@@ -157,6 +184,8 @@ pub(super) struct PendingAllocation {
     pub(super) relayed: RelayedList,
     /// The odd port of a pair, to be reserved.
     pub(super) reserve: Option<PortLease>,
+    /// Its share of the quotas.
+    pub(super) reserve_quota: Option<QuotaClaim>,
     pub(super) wants: Wants,
     pub(super) quota: QuotaClaim,
     /// How often a port turned out to be taken by another program.
@@ -176,7 +205,7 @@ pub(super) struct Wants {
 impl PendingAllocation {
     /// The allocation, once its sockets are there.
     pub(super) fn into_allocation(self, now: Instant, expires: Tick, bandwidth: Option<u64>) -> Allocation {
-        Allocation {
+        let mut allocation = Allocation {
             five_tuple: self.five_tuple,
             grant: self.grant,
             relayed: self.relayed,
@@ -190,7 +219,9 @@ impl PendingAllocation {
             carries: false,
             bandwidth: bandwidth.map(|rate| Box::new([Bucket::new(rate, now); 2])),
             _quota: self.quota,
-        }
+        };
+        allocation.extend(None, expires);
+        allocation
     }
 
     /// Where its sockets bind.

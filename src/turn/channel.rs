@@ -62,7 +62,7 @@ impl Channels {
         now: Tick,
         capacity: usize,
     ) -> Result<(), Refused> {
-        self.forget(now);
+        self.sweep(now);
         let by_number = self.by_number.find(&number.get()).map(|binding| binding.peer);
         let by_peer = self.by_peer.find(&peer).copied();
         match (by_number, by_peer) {

@@ -9,7 +9,7 @@ use crate::stun::{HEADER_LENGTH as STUN_HEADER, MAGIC_COOKIE, TransactionId, att
 /// Bytes before the data.
 pub(super) const HEADER_LENGTH: usize = 4;
 
-/// The largest UDP payload over IPv4; a message to a client has to fit into it.
+/// The largest UDP payload over IPv4; a message to a client over UDP has to fit into it.
 const MAX_DATAGRAM: usize = 65_507;
 
 /// Reads the header: channel and length of the data. Padding behind the data is allowed and ignored.
@@ -38,7 +38,8 @@ pub(super) fn frame(
         }
         None => (data_indication(peer, size, padding, random)?, padding),
     };
-    (prefix.as_slice().len() + length + usize::from(padding) <= MAX_DATAGRAM).then_some((prefix, padding))
+    let fits = prefix.as_slice().len() + length + usize::from(padding) <= MAX_DATAGRAM;
+    (fits || transport.is_stream()).then_some((prefix, padding))
 }
 
 /// A Data indication (RFC 8656 section 11.5) up to its payload.
@@ -110,5 +111,9 @@ mod tests {
             frame(ChannelNumber::bindable(0x4000, false), peer, MAX_DATAGRAM - 4, Transport::Udp, 0)
                 .is_some()
         );
+        // A stream holds whatever LENGTH can say.
+        let channel = ChannelNumber::bindable(0x4000, false);
+        assert!(frame(channel, peer, MAX_DATAGRAM, Transport::Tcp, 0).is_some());
+        assert!(frame(None, peer, 0xFFFF, Transport::Tcp, 0).is_none());
     }
 }

@@ -14,7 +14,7 @@ pub enum Transport {
 }
 
 impl Transport {
-    /// Every transport, in the order of [`Transport::index`].
+    /// Every transport, in the order of `Transport::index`.
     pub const ALL: [Self; 3] = [Self::Udp, Self::Tcp, Self::Tls];
 
     /// Label of metrics and logs.

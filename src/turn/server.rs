@@ -8,7 +8,7 @@ use std::time::Instant;
 use ahash::RandomState;
 use slab::Slab;
 
-use super::allocation::Allocation;
+use super::allocation::{Allocation, Relayed};
 use super::answer::{self, Challenge, ErrorDetail, Head, Protection, Success};
 use super::deadlines::{Deadlines, Tick};
 use super::long_term::{Authenticated, Verifier};
@@ -46,7 +46,7 @@ pub struct Server {
     entropy: Entropy,
     /// State of the generator of indications' transaction ids.
     indications: u64,
-    reply: Vec<u8>,
+    pub(super) reply: Vec<u8>,
 }
 
 impl Server {
@@ -107,10 +107,7 @@ impl Server {
     /// Handles one datagram of `length` bytes that a peer sent to a relayed address.
     pub fn on_peer(&mut self, relay: RelayId, peer: SocketAddr, length: usize, now: Now) -> Verdict {
         let tick = self.deadlines.tick(now.instant);
-        let peer = match self.shared.ports.external_of(peer.ip()) {
-            Some(external) => SocketAddr::new(external, peer.port()),
-            None => peer,
-        };
+        let peer = self.seen_from_outside(peer);
         let Some(allocation) =
             self.allocations.get_mut(relay.slot as usize).filter(|found| found.expires > tick)
         else {
@@ -160,6 +157,12 @@ impl Server {
     /// A peer behind this host's own one-to-one NAT is reached at its local address.
     pub(super) fn looped(&self, peer: SocketAddr) -> SocketAddr {
         self.shared.ports.local_of(peer.ip()).map_or(peer, |local| SocketAddr::new(local, peer.port()))
+    }
+
+    /// Another relayed address of this host, behind one-to-one NAT, as its clients know it.
+    pub(super) fn seen_from_outside(&self, peer: SocketAddr) -> SocketAddr {
+        let external = self.shared.ports.external_of(peer.ip());
+        external.map_or(peer, |external| SocketAddr::new(external, peer.port()))
     }
 
     fn on_message(&mut self, from: &FiveTuple, bytes: &[u8], now: Now) -> Verdict {
@@ -399,6 +402,15 @@ impl Server {
         }));
     }
 
+    /// Gives up relayed addresses of an allocation that keeps another.
+    pub(super) fn release(&mut self, slot: u32, gone: impl Fn(&Relayed) -> bool) {
+        let Some(allocation) = self.allocations.get_mut(slot as usize) else { return };
+        for relayed in allocation.release(&self.stats, gone) {
+            let relay = RelayId { slot, family: relayed.family };
+            self.outputs.push_back(Output::Close { relay, lease: relayed.lease });
+        }
+    }
+
     /// Ends every allocation made with credentials of a call.
     pub fn revoke_call(&mut self, call: &str, now: Now) {
         for slot in self.by_call.remove(call).unwrap_or_default() {
@@ -406,11 +418,21 @@ impl Server {
         }
     }
 
+    /// Whether a client has an allocation.
+    pub fn serves(&self, client: &FiveTuple) -> bool {
+        self.by_five_tuple.contains_key(client)
+    }
+
     /// Ends the allocation of a client whose connection is gone.
     pub fn disconnect(&mut self, client: &FiveTuple, now: Now) {
         if let Some(slot) = self.by_five_tuple.get(client).copied() {
             self.end(slot, EndReason::Disconnected, now.instant);
         }
+    }
+
+    /// Ends the allocation whose relay socket cannot be used any more.
+    pub fn relay_failed(&mut self, relay: RelayId, now: Now) {
+        self.end(relay.slot, EndReason::SocketFailed, now.instant);
     }
 
     /// Ends every allocation.
@@ -454,6 +476,9 @@ impl Server {
                 found.channels.sweep(tick);
             });
             allocation.armed = Tick::default();
+            if allocation.relayed.iter().any(|relayed| relayed.expires <= tick) {
+                self.release(slot, |relayed| relayed.expires <= tick);
+            }
             self.arm(slot);
         }
         self.due = due;

@@ -155,7 +155,7 @@ pub enum DropReason {
 }
 
 impl DropReason {
-    /// Every reason, in the order of [`DropReason::index`].
+    /// Every reason, in the order of `DropReason::index`.
     pub const ALL: [Self; 20] = [
         Self::NotStun,
         Self::Malformed,

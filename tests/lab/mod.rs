@@ -11,12 +11,14 @@
 #![allow(dead_code, reason = "each test takes its part")]
 
 pub(crate) mod browser;
+pub(crate) mod server;
 
 use std::ffi::OsStr;
 use std::io::Write;
 use std::path::Path;
 use std::process::{Command, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
 const PREFIX: &str = "passerelle-lab";
 static NEXT: AtomicU32 = AtomicU32::new(0);
@@ -139,6 +141,24 @@ impl Lab {
         }
     }
 
+    /// Gives a client another address in its network, as when a laptop moves from one access point to the next. What was
+    /// bound to the old one is cut off without a word.
+    pub(crate) fn renumber(&self, nat: Nat, host: Host, last: u8) {
+        let (client, side) = match host {
+            Host::A => (self.namespace("a"), 1),
+            Host::B => (self.namespace("b"), 2),
+            Host::Server => panic!("the server stays where it is"),
+        };
+        let inside = nat.inside(side);
+        for command in [
+            "address flush dev eth0".to_owned(),
+            format!("address add {inside}.{last}/24 dev eth0"),
+            format!("route replace default via {inside}.1"),
+        ] {
+            run(&format!("ip -n {client} {command}"), "");
+        }
+    }
+
     /// A command that will run on a host of this network.
     pub(crate) fn command(&self, host: Host, program: impl AsRef<OsStr>) -> Command {
         let namespace = match host {
@@ -149,6 +169,11 @@ impl Lab {
         let mut command = Command::new("ip");
         command.args(["netns", "exec", &namespace]).arg(program);
         command
+    }
+
+    /// What the names of all its namespaces start with.
+    pub(crate) fn name(&self) -> &str {
+        &self.name
     }
 
     fn namespace(&self, role: &str) -> String {
@@ -164,6 +189,12 @@ impl Drop for Lab {
     }
 }
 
+/// A few browsers are enough for one machine.
+pub(crate) fn one_at_a_time() -> MutexGuard<'static, ()> {
+    static TURN: Mutex<()> = Mutex::new(());
+    TURN.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
 /// Removes what killed runs left behind.
 fn sweep() {
     for namespace in namespaces() {
@@ -174,7 +205,8 @@ fn sweep() {
     }
 }
 
-fn namespaces() -> Vec<String> {
+/// Every network namespace of this machine that has a name.
+pub(crate) fn namespaces() -> Vec<String> {
     let listed = Command::new("ip").args(["netns", "list"]).output();
     let text = listed.map(|output| String::from_utf8_lossy(&output.stdout).into_owned()).unwrap_or_default();
     text.lines().filter_map(|line| line.split_whitespace().next()).map(str::to_owned).collect()

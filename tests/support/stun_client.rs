@@ -1,6 +1,6 @@
 //! A small STUN and TURN client that can also be wrong on purpose. Built on the `stun` crate's codec.
 
-use std::net::{IpAddr, SocketAddr, UdpSocket};
+use std::net::{SocketAddr, UdpSocket};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
@@ -12,7 +12,7 @@ use stun::message::*;
 use stun::uattrs::UnknownAttributes;
 use stun::xoraddr::XorMappedAddress;
 
-use super::{PATIENCE, server};
+use super::{Line, PATIENCE, server};
 
 /// ADDITIONAL-ADDRESS-FAMILY (RFC 8656 section 18.1), which the codec does not know.
 pub const ATTR_ADDITIONAL_ADDRESS_FAMILY: AttrType = AttrType(0x8000);
@@ -124,6 +124,29 @@ impl Request {
         self
     }
 
+    /// Appends MESSAGE-INTEGRITY-SHA256 made with a key.
+    #[must_use]
+    pub fn integrity_sha256(mut self, key: &[u8]) -> Self {
+        // The length counts the attribute itself: an empty one is added first, then filled.
+        self.0.add(ATTR_MESSAGE_INTEGRITY_SHA256, &[0; 32]);
+        let at = self.0.raw.len() - 36;
+        let code = hmac_sha256(key, &self.0.raw[..at]);
+        self.0.raw[at + 4..].copy_from_slice(&code);
+        self
+    }
+
+    /// Appends MESSAGE-INTEGRITY made with a key.
+    #[must_use]
+    pub fn integrity_sha1(mut self, key: &[u8]) -> Self {
+        MessageIntegrity(key.to_vec()).add_to(&mut self.0).unwrap();
+        self
+    }
+
+    /// Its transaction id.
+    pub fn transaction(&self) -> [u8; 12] {
+        self.0.transaction_id.0
+    }
+
     /// The bytes on the wire.
     pub fn bytes(&self) -> &[u8] {
         &self.0.raw
@@ -187,6 +210,33 @@ impl Answer {
             .unwrap_or_default()
     }
 
+    /// Whether MESSAGE-INTEGRITY-SHA256 is there and made with this key.
+    pub fn is_sealed_by(&self, key: &[u8]) -> bool {
+        let Some(at) = self.offset(ATTR_MESSAGE_INTEGRITY_SHA256) else { return false };
+        let mut covered = self.0.raw[..at].to_vec();
+        let length = u16::try_from(at + 36 - 20).unwrap();
+        covered[2..4].copy_from_slice(&length.to_be_bytes());
+        self.0.raw[at + 4..at + 36] == hmac_sha256(key, &covered)
+    }
+
+    /// Where an attribute begins.
+    fn offset(&self, kind: AttrType) -> Option<usize> {
+        let mut at = 20;
+        while let Some(head) = self.0.raw.get(at..at + 4) {
+            if u16::from_be_bytes([head[0], head[1]]) == kind.value() {
+                return Some(at);
+            }
+            at += 4 + usize::from(u16::from_be_bytes([head[2], head[3]])).next_multiple_of(4);
+        }
+        None
+    }
+
+    /// Every value of an attribute, in order.
+    pub fn values(&self, kind: AttrType) -> Vec<Vec<u8>> {
+        let all = self.0.attributes.0.iter().filter(|attribute| attribute.typ == kind);
+        all.map(|attribute| attribute.value.clone()).collect()
+    }
+
     /// Whether MESSAGE-INTEGRITY is there and made with this password.
     pub fn is_signed_by(&self, user: &str, password: &str) -> bool {
         let key =
@@ -195,25 +245,25 @@ impl Answer {
     }
 }
 
-/// One socket towards the server, and the credentials it uses.
+/// One line to the server, and the credentials it uses.
 #[derive(Debug)]
 pub struct Client {
-    socket: UdpSocket,
-    server: SocketAddr,
+    line: Line,
     /// Username and password of [`Self::signed`].
     pub user: (String, String),
     nonce: Vec<u8>,
 }
 
 impl Client {
-    /// A client on the loopback of the server's family.
+    /// A client over UDP, on the loopback of the server's family.
     pub fn new(server: SocketAddr) -> Self {
-        let local: IpAddr =
-            if server.is_ipv4() { [127, 0, 0, 1].into() } else { std::net::Ipv6Addr::LOCALHOST.into() };
-        let socket = UdpSocket::bind((local, 0)).unwrap();
-        socket.connect(server).unwrap();
+        Self::on(Line::udp(server))
+    }
+
+    /// A client on a line that is there.
+    pub fn on(line: Line) -> Self {
         let (name, password) = server::ALICE;
-        Self { socket, server, user: (name.into(), password.into()), nonce: Vec::new() }
+        Self { line, user: (name.into(), password.into()), nonce: Vec::new() }
     }
 
     /// A client of another user.
@@ -233,7 +283,18 @@ impl Client {
 
     /// Its own address.
     pub fn local(&self) -> SocketAddr {
-        self.socket.local_addr().unwrap()
+        self.line.local()
+    }
+
+    /// What it talks over.
+    pub const fn line(&self) -> &Line {
+        &self.line
+    }
+
+    /// Gets an allocation; gives its relayed address.
+    #[track_caller]
+    pub fn allocate(&mut self) -> SocketAddr {
+        self.ask_signed(Request::allocate()).relayed()
     }
 
     /// The nonce it was given last.
@@ -248,34 +309,21 @@ impl Client {
 
     /// Sends bytes as they are.
     pub fn send(&self, bytes: &[u8]) {
-        self.socket.send(bytes).unwrap();
+        self.line.send(bytes);
     }
 
-    /// The next datagram, or `None` after `wait`.
+    /// The next message, or `None` after `wait`.
     pub fn receive_within(&self, wait: Duration) -> Option<Vec<u8>> {
-        let mut buffer = vec![0; 65_536];
-        self.socket.set_read_timeout(Some(wait)).unwrap();
-        match self.socket.recv(&mut buffer) {
-            Ok(length) => {
-                buffer.truncate(length);
-                Some(buffer)
-            }
-            Err(error)
-                if matches!(error.kind(), std::io::ErrorKind::WouldBlock | std::io::ErrorKind::TimedOut) =>
-            {
-                None
-            }
-            Err(error) => panic!("receive: {error}"),
-        }
+        self.line.receive_within(wait)
     }
 
-    /// The next datagram.
+    /// The next message.
     #[track_caller]
     pub fn receive(&self) -> Vec<u8> {
-        self.receive_within(PATIENCE).expect("a datagram")
+        self.receive_within(PATIENCE).expect("a message")
     }
 
-    /// Sends a request once and gives the very next datagram, which must be its answer. Loopback loses nothing, so
+    /// Sends a request once and gives the very next message, which must be its answer. Loopback loses nothing, so
     /// there is no retransmission: a second answer would be a defect to be seen.
     #[track_caller]
     pub fn ask(&self, request: &Request) -> Answer {
@@ -317,12 +365,29 @@ impl Client {
         assert_eq!(answer.code(), 0);
     }
 
-    /// Sends ChannelData, unpadded as over UDP.
+    /// Sends ChannelData: unpadded over UDP, padded with zeros in a stream.
     pub fn send_channel_data(&self, number: u16, data: &[u8]) {
-        self.send(&channel_data(number, data));
+        let mut bytes = channel_data(number, data);
+        if self.line.is_stream() {
+            bytes.resize(bytes.len().next_multiple_of(4), 0);
+        }
+        self.send(&bytes);
     }
 
-    /// The next datagram as a Data indication: peer and data.
+    /// The next message as ChannelData: its number and data. Padding has to be zeros, and the least there can be.
+    #[track_caller]
+    pub fn receive_channel_data(&self) -> (u16, Vec<u8>) {
+        let bytes = self.receive();
+        let number = u16::from_be_bytes([bytes[0], bytes[1]]);
+        assert!((0x4000..0x8000).contains(&number), "no ChannelData: {:02x?}", &bytes[..20.min(bytes.len())]);
+        let length = usize::from(u16::from_be_bytes([bytes[2], bytes[3]]));
+        let (data, padding) = bytes[4..].split_at(length);
+        assert!(padding.len() < 4 && padding.iter().all(|byte| *byte == 0), "padded with {padding:02x?}");
+        assert!(!self.line.is_stream() || bytes.len() % 4 == 0, "{} bytes in a stream", bytes.len());
+        (number, data.to_vec())
+    }
+
+    /// The next message as a Data indication: peer and data.
     #[track_caller]
     pub fn receive_data(&self) -> (SocketAddr, Vec<u8>) {
         let indication = decode(self.receive());
@@ -331,9 +396,15 @@ impl Client {
         (peer, indication.value(ATTR_DATA).expect("DATA"))
     }
 
-    /// Where the server is.
-    pub fn server(&self) -> SocketAddr {
-        self.server
+    /// The peer and the ICMP attribute of a Data indication.
+    #[track_caller]
+    pub fn receive_icmp(&self) -> (SocketAddr, Vec<u8>) {
+        const ICMP: AttrType = AttrType(0x8004);
+        let indication = decode(self.receive());
+        assert_eq!(indication.0.typ, MessageType::new(METHOD_DATA, CLASS_INDICATION));
+        assert_eq!(indication.value(ATTR_DATA), None, "ICMP and DATA exclude each other");
+        let peer = indication.address(ATTR_XOR_PEER_ADDRESS).expect("XOR-PEER-ADDRESS");
+        (peer, indication.value(ICMP).expect("ICMP"))
     }
 }
 
@@ -348,6 +419,31 @@ fn decode(bytes: Vec<u8>) -> Answer {
     let mut message = Message { raw: bytes, ..Message::default() };
     message.decode().unwrap_or_else(|error| panic!("{error}: {:02x?}", message.raw));
     Answer(message)
+}
+
+/// The key of a long-term credential with SHA-256 (RFC 8489 section 18.5.1.2).
+pub fn sha256_key(user: &str, password: &str) -> Vec<u8> {
+    use sha2::Digest as _;
+    sha2::Sha256::digest(format!("{user}:{}:{password}", server::REALM)).to_vec()
+}
+
+/// The key of a long-term credential with MD5 (RFC 8489 section 18.5.1.1).
+pub fn md5_key(user: &str, password: &str) -> Vec<u8> {
+    use md5::Digest as _;
+    md5::Md5::digest(format!("{user}:{}:{password}", server::REALM)).to_vec()
+}
+
+/// USERHASH (RFC 8489 section 14.4).
+pub fn userhash(user: &str) -> Vec<u8> {
+    use sha2::Digest as _;
+    sha2::Sha256::digest(format!("{user}:{}", server::REALM)).to_vec()
+}
+
+fn hmac_sha256(key: &[u8], covered: &[u8]) -> [u8; 32] {
+    use hmac::{KeyInit as _, Mac as _};
+    let mut mac = hmac::Hmac::<sha2::Sha256>::new_from_slice(key).unwrap();
+    mac.update(covered);
+    mac.finalize().into_bytes().into()
 }
 
 /// A TURN REST credential that is valid for an hour: username and password.
@@ -376,9 +472,14 @@ pub struct EchoPeer {
 }
 
 impl EchoPeer {
-    /// Starts one.
+    /// Starts one on 127.0.0.2.
     pub fn start() -> Self {
-        let socket = UdpSocket::bind("127.0.0.2:0").unwrap();
+        Self::start_on("127.0.0.2")
+    }
+
+    /// Starts one on an address of this host.
+    pub fn start_on(ip: &str) -> Self {
+        let socket = UdpSocket::bind((ip, 0)).unwrap();
         let address = socket.local_addr().unwrap();
         let thread = std::thread::spawn(move || {
             let mut sources = Vec::new();

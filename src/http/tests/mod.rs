@@ -1,8 +1,11 @@
 //! The routers on real sockets, driven by clients.
 
+mod anonymous;
+mod call;
 mod origins;
 mod plain;
 mod rest;
+mod resume;
 mod socketio;
 mod support;
 mod websocket;

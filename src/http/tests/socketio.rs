@@ -21,7 +21,7 @@ async fn open(server: &Server) -> Client {
 }
 
 /// The next packet that is no ping.
-async fn packet(client: &mut Client) -> String {
+pub(super) async fn packet(client: &mut Client) -> String {
     loop {
         match client.receive_text().await.as_str() {
             "2" => client.text("3").await,
@@ -31,13 +31,20 @@ async fn packet(client: &mut Client) -> String {
 }
 
 /// The next event: name and payload.
-async fn event(client: &mut Client) -> (String, Value) {
+pub(super) async fn event(client: &mut Client) -> (String, Value) {
     let packet = packet(client).await;
     let json = packet.strip_prefix("42").unwrap_or_else(|| panic!("not an event: {packet}"));
     serde_json::from_str(&json[json.find('[').unwrap()..]).unwrap()
 }
 
-async fn connected(server: &Server, user: &str) -> Client {
+/// A connection that asked for its namespace with this `auth`.
+pub(super) async fn attempt(server: &Server, auth: &Value) -> Client {
+    let mut client = open(server).await;
+    client.text(format!("40{auth}")).await;
+    client
+}
+
+pub(super) async fn connected(server: &Server, user: &str) -> Client {
     let mut client = open(server).await;
     client.text(format!("40{}", json!({"token": token(user)}))).await;
     assert!(packet(&mut client).await.starts_with("40{\"sid\""));
@@ -212,7 +219,7 @@ async fn whoever_does_not_read_is_closed() {
 #[tokio::test]
 async fn a_connection_that_joins_no_namespace_is_closed_and_gives_its_place_back() {
     let server = Server::start(Mode::Any, |config| {
-        config.limits.hello = Duration::from_millis(100);
+        config.limits.hello = Duration::from_secs(2);
         config.limits.unauthenticated = 1;
     })
     .await;
@@ -234,4 +241,23 @@ async fn a_drain_closes_every_connection() {
     let closed = async { client.closed().await };
     tokio::join!(server.engine.close_all(Duration::from_millis(200)), closed);
     assert_eq!(server.engine.sessions(), 0);
+}
+
+#[tokio::test]
+async fn one_connection_cannot_open_and_close_sessions_without_end() {
+    let server = Server::start(Mode::Any, |config| {
+        config.limits.connections_burst = 4.0;
+        config.limits.connections_per_second = 0.0;
+    })
+    .await;
+    let mut client = open(&server).await;
+    // The connection itself took one; its first session is free, three more are not.
+    for _ in 0..4 {
+        client.text("40").await;
+        assert!(packet(&mut client).await.starts_with("40{"));
+        event(&mut client).await;
+        client.text("41").await;
+    }
+    client.text("40").await;
+    assert_eq!(packet(&mut client).await, r#"44{"message":"RATE_LIMIT_EXCEEDED"}"#);
 }

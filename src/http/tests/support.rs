@@ -17,8 +17,8 @@ use tokio_tungstenite::tungstenite::protocol::{Message, WebSocketConfig};
 use tokio_tungstenite::tungstenite::{Error, handshake::client::Request};
 use tokio_util::sync::CancellationToken;
 
-use crate::auth::{Authenticator, Mode, TokenConfig};
-use crate::http::{Config, Engine, Parts, Ready, metrics_router, router, serve};
+use crate::auth::{self, Authenticator, Mode, Outbound, PinnedKey, TokenConfig};
+use crate::http::{Access, AccessLists, Config, Engine, Parts, Ready, metrics_router, router, serve};
 use crate::metrics::Metrics;
 use crate::signaling::{
     CallId, CallRecord, Config as HubConfig, Hub, IceMint, IceServer, IceServers, Now, UserId,
@@ -54,19 +54,23 @@ impl Drop for Server {
 impl Server {
     /// With tokens, and anonymous callers as the mode says.
     pub(super) async fn start(anonymous: Mode, adjust: impl FnOnce(&mut Config)) -> Self {
-        let key = TokenConfig { secret: SECRET.into(), issuer: None, audience: None };
-        Self::with(Authenticator::new(anonymous, Some(&key)), adjust).await
+        let keys = vec![PinnedKey::secret(&SECRET.into(), None).unwrap()];
+        let token = TokenConfig { keys, jwks: None, issuer: None, audience: None };
+        let ways = auth::Config { anonymous, token: Some(token), ..auth::Config::default() };
+        Self::with(Authenticator::new(&ways, Outbound::new()), adjust).await
     }
 
     pub(super) async fn with(authenticator: Authenticator, adjust: impl FnOnce(&mut Config)) -> Self {
         let mut config = Config::default();
         adjust(&mut config);
         let metrics = Arc::new(Metrics::new().unwrap());
-        let hub = Hub::new(HubConfig::default(), Box::new(Ice), Box::new(|bytes| rand::fill(bytes)));
+        let rules = HubConfig { ring_timeout_min: Duration::from_millis(100), ..HubConfig::default() };
+        let hub = Hub::new(rules, Box::new(Ice), Box::new(|bytes| rand::fill(bytes)));
         let engine = Engine::new(hub, &config.limits, Arc::clone(&metrics), Arc::new(|_| {}));
         let (ready, store) = (Arc::new(Ready::default()), Arc::new(NoCalls::default()));
         let parts = Parts {
             engine: Arc::clone(&engine),
+            access: Arc::new(Access::new(AccessLists::parse(&config, authenticator.anonymous()).unwrap())),
             authenticator: Arc::new(authenticator),
             store: Arc::clone(&store) as Arc<dyn CallStore>,
             ice: Box::new(Ice),
@@ -76,7 +80,7 @@ impl Server {
         let stop = CancellationToken::new();
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
-        tokio::spawn(serve(listener, router(&config, parts).unwrap(), stop.clone()));
+        tokio::spawn(serve(listener, router(&config.limits, parts), stop.clone()));
         let timers = Arc::clone(&engine);
         let stop_timers = stop.clone();
         tokio::spawn(async move { timers.run(stop_timers).await });

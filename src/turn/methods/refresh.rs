@@ -12,7 +12,7 @@ use crate::turn::{EndReason, FiveTuple, Now, Reject};
 use super::granted_lifetime;
 
 impl Server {
-    /// Extends or ends an allocation.
+    /// Extends or ends an allocation, or one of its two families (section 8.1).
     pub(in crate::turn) fn refresh(
         &mut self,
         from: &FiveTuple,
@@ -23,18 +23,21 @@ impl Server {
         let config = Arc::clone(&self.settings.config);
         let tick = self.deadlines.tick(now.instant);
         let (slot, allocation) = self.owned_mut(from, by, tick)?;
-        match message.first(attribute::REQUESTED_ADDRESS_FAMILY).map(Family::from_value) {
-            None => {}
-            Some(Ok(family)) if allocation.relayed(family).is_some() => {}
+        let family = match message.first(attribute::REQUESTED_ADDRESS_FAMILY).map(Family::from_value) {
+            None => None,
+            Some(Ok(family)) if allocation.relayed(family).is_some() => Some(family),
             Some(Ok(_) | Err([_, _, _, _])) => return Err(Reject::FamilyMismatch),
             Some(Err(_)) => return Err(Reject::Attribute("REQUESTED-ADDRESS-FAMILY")),
-        }
+        };
         if message.first(attribute::LIFETIME) == Some(&[0; 4]) {
-            self.end(slot, EndReason::Deleted, now.instant);
+            match family.filter(|_| allocation.relayed.len() > 1) {
+                Some(family) => self.release(slot, |relayed| relayed.family == family),
+                None => self.end(slot, EndReason::Deleted, now.instant),
+            }
             return Ok(Success::Refresh { lifetime: 0 });
         }
         let lifetime = granted_lifetime(message, &by.grant, &config, now.unix)?;
-        allocation.expires = tick.after(lifetime);
+        allocation.extend(family, tick.after(lifetime));
         self.arm(slot);
         Ok(Success::Refresh { lifetime: lifetime.as_secs() as u32 })
     }

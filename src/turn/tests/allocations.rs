@@ -237,3 +237,23 @@ fn the_allocations_of_a_call_end_with_it() {
     world.drain();
     assert_eq!((world.open.len(), world.server.len()), (1, 1));
 }
+
+#[test]
+fn each_of_two_families_has_its_own_time() {
+    let mut world = World::new(config());
+    let both = Ask::allocate().with(attribute::ADDITIONAL_ADDRESS_FAMILY, IPV6);
+    assert_eq!(world.ask(&client(1), "ana", &both).code(), 0);
+    let of = |family| Ask::refresh(1200).with(attribute::REQUESTED_ADDRESS_FAMILY, family);
+    assert_eq!(world.ask(&client(1), "ana", &of(IPV6)).lifetime(), 1200);
+    world.sleep(601);
+    assert_eq!(world.open.len(), 1, "IPv4 was not refreshed");
+    assert!(world.open[0].1.is_ipv6());
+    assert_eq!(world.ask(&client(1), "ana", &of(IPV4)).code(), 443);
+    assert_eq!(world.ask(&client(1), "ana", &Ask::permission(&["8.8.4.4:1"])).code(), 443);
+    assert_eq!(world.ask(&client(1), "ana", &Ask::permission(&["[2600::1]:1"])).code(), 0);
+    // The last one ends the allocation.
+    let delete = Ask::refresh(0).with(attribute::REQUESTED_ADDRESS_FAMILY, IPV6);
+    assert_eq!(world.ask(&client(1), "ana", &delete).lifetime(), 0);
+    assert!(world.open.is_empty() && world.server.is_empty());
+    assert_eq!(world.measure(Measure::Permissions), 0);
+}

@@ -146,13 +146,14 @@ fn sha256_and_userhash_are_understood_and_answered_in_kind() {
 fn a_list_of_algorithms_that_was_not_offered_is_a_bid_down() {
     let mut world = World::new(config());
     let nonce = world.nonce(&client(1));
-    let cases: [(Option<&[u8]>, Option<&[u8]>); 4] = [
-        (Some(&[0, 1, 0, 0]), Some(&[0, 1, 0, 0])),
+    let md5: &[u8] = &[0, 1, 0, 0];
+    let unknown: &[u8] = &[0, 9, 0, 0];
+    for (algorithms, algorithm) in [
+        (Some(md5), Some(md5)),
         (Some(ALGORITHMS), None),
-        (None, Some(&[0, 1, 0, 0])),
-        (Some(ALGORITHMS), Some(&[0, 9, 0, 0])),
-    ];
-    for (algorithms, algorithm) in cases {
+        (None, Some(md5)),
+        (Some(ALGORITHMS), Some(unknown)),
+    ] {
         let bid = Credentials { algorithms, algorithm, ..plain(&nonce) };
         assert_eq!(bid.send(&mut world, &client(1)).0, 400, "{algorithms:?} {algorithm:?}");
     }

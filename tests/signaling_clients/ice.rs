@@ -1,0 +1,92 @@
+//! The ICE servers that signaling hands out are this server's, their credentials work, and a call takes its own along.
+
+use std::net::SocketAddr;
+use std::time::{Duration, Instant};
+
+use serde_json::{Value, json};
+
+use crate::device::{Device, Framing, WEBSOCKET_ONLY};
+use crate::support::server::LOOPBACK_PEERS;
+use crate::support::{Client, Request, Server};
+
+/// `iceServers` as a browser would use it: the TURN address over UDP and the credentials for it.
+#[track_caller]
+fn turn_server(answer: &Value) -> (SocketAddr, String, String) {
+    let servers = answer["iceServers"].as_array().unwrap();
+    let urls = |server: &Value| -> Vec<String> { serde_json::from_value(server["urls"].clone()).unwrap() };
+    assert!(servers.iter().flat_map(urls).any(|url| url.starts_with("stun:")), "{answer}");
+    let found = servers.iter().find_map(|server| {
+        let url = urls(server)
+            .into_iter()
+            .find(|url| url.starts_with("turn:") && url.ends_with("?transport=udp"))?;
+        let address = url.strip_prefix("turn:")?.strip_suffix("?transport=udp")?.parse().ok()?;
+        Some((address, server["username"].as_str()?.to_owned(), server["credential"].as_str()?.to_owned()))
+    });
+    found.unwrap_or_else(|| panic!("no TURN server over UDP: {answer}"))
+}
+
+/// A client that holds an allocation with the credentials of an answer.
+#[track_caller]
+fn allocate(answer: &Value) -> (Client, SocketAddr) {
+    let (address, user, password) = turn_server(answer);
+    let mut client = Client::new(address).with_user((&user, &password));
+    let relayed = client.ask_signed(Request::allocate()).relayed();
+    (client, relayed)
+}
+
+#[test]
+fn credentials_allocate_and_those_of_a_call_end_with_it() {
+    let server = Server::start(LOOPBACK_PEERS);
+    let mut ana = Device::of(&server, "ana", WEBSOCKET_ONLY, true);
+    let mut bruno =
+        Device::dial(&server, Framing::WebSocket, &json!({ "token": crate::device::token("bruno") }), None);
+    let ready = bruno.next("session:ready");
+    let (mut of_session, _) = allocate(&ready);
+
+    let initiated = ana.ask("call:initiate", &json!({ "to": "bruno", "type": "video" })).unwrap();
+    let call = json!({ "callId": initiated["callId"] });
+    let joined = bruno.ask("call:join", &call).unwrap();
+    let ((mut of_ana, at_ana), (mut of_bruno, at_bruno)) = (allocate(&initiated), allocate(&joined));
+    let refreshed = ana.ask("call:request-ice-servers", &call).unwrap();
+    let (_of_refresh, _) = allocate(&refreshed);
+    server.await_metric("passerelle_turn_allocations", &[], 4.0);
+
+    // Relay to relay, as in a call between two symmetric NATs.
+    assert!(of_ana.ask_signed(Request::permission(&[at_bruno])).is_success());
+    assert!(of_bruno.ask_signed(Request::permission(&[at_ana])).is_success());
+    // Enough of it that nobody takes it for connectivity checks.
+    for _ in 0..100 {
+        of_ana.send(Request::send(at_bruno, &[7; 1000]).bytes());
+        assert_eq!(of_bruno.receive_data(), (at_ana, vec![7; 1000]));
+    }
+
+    let ended = Instant::now();
+    bruno.ask("call:end", &call).unwrap();
+    ana.next("call:ended");
+    server.await_metric("passerelle_turn_allocations", &[], 1.0);
+    let took = ended.elapsed();
+    assert!(took < Duration::from_secs(5), "the allocations of the call outlived it by {took:?}");
+
+    assert!(of_session.ask_signed(Request::refresh(600)).is_success(), "the session goes on");
+    let scrape = server.scrape();
+    assert_eq!(scrape.sum("passerelle_turn_allocations_ended_total", &[("reason", "revoked")]), 3.0);
+    let labels = [("reason", "completed"), ("type", "video"), ("path", "relay")];
+    assert_eq!(scrape.sum("passerelle_calls_ended_total", &labels), 1.0);
+}
+
+#[test]
+fn a_new_call_of_the_same_people_gets_credentials_that_work() {
+    let server = Server::start("");
+    let mut ana = Device::of(&server, "ana", Framing::WebSocket, true);
+    let mut bruno = Device::of(&server, "bruno", WEBSOCKET_ONLY, true);
+    for _ in 0..2 {
+        let initiated = ana.ask("call:initiate", &json!({ "to": "bruno", "type": "audio" })).unwrap();
+        let call = json!({ "callId": initiated["callId"] });
+        bruno.next("call:initiated");
+        bruno.ask("call:join", &call);
+        let _ = allocate(&initiated);
+        ana.ask("call:leave", &call);
+        bruno.next("call:ended");
+        server.await_metric("passerelle_turn_allocations", &[], 0.0);
+    }
+}
