@@ -123,21 +123,24 @@ async function picture({ url, kill }, people) {
   await wide.click('#notice-close');
   await shoot(wide, 'history');
   await shoot(narrow, 'history-narrow');
+  if (kill) await pictureOfAbsence(pages, kill);
   await narrow.click('#leave');
   await shoot(narrow, 'lobby');
-  if (kill) await pictureOfAbsence(pages, kill);
 }
 
 /** The call of two whose server is gone. */
-async function pictureOfAbsence([wide, , other], kill) {
+async function pictureOfAbsence([wide, narrow], kill) {
   await wide.click('#call');
-  await state(other, 'ringing');
-  await other.click('#accept');
-  await Promise.all([wide, other].map((page) => connected(page, 1)));
+  await state(narrow, 'ringing');
+  await narrow.click('#accept');
+  await Promise.all([wide, narrow].map((page) => connected(page, 1)));
   kill();
-  await wide.waitForSelector('body[data-server="reconnecting"]', { timeout: TIMEOUT_MS });
-  await shoot(wide, 'away');
-  await shoot(other, 'away-dark');
+  for (const [page, name] of [[wide, 'away'], [narrow, 'away-narrow']]) {
+    await page.waitForSelector('body[data-server="reconnecting"]', { timeout: TIMEOUT_MS });
+    await shoot(page, name);
+    await page.click('#hangup');
+    await state(page, 'idle');
+  }
 }
 
 await mkdir(FOLDER, { recursive: true });
