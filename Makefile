@@ -40,10 +40,13 @@ bench: install ## compare with the installed coturn, then time the pure core: RO
 instructions: ## count the instructions of the hot path and compare with benches/micro/instructions.txt
 	cargo bench --locked --bench micro -- --instructions
 
+# For each fuzzer.
+DURATION ?= 60
 CASES ?= 20000
 ROUNDS ?= 6
 SECONDS ?= 2
-fuzz: ## random input against the pure modules: CASES=20000 of them for each property
+fuzz: ## fuzz the pure modules, DURATION=60 s each, then CASES=20000 of each property
+	fuzz/run $(DURATION)
 	PROPTEST_CASES=$(CASES) cargo test --locked --lib
 
 demo-shot: install ## screenshots of a running call, in demo-shots/

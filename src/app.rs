@@ -7,7 +7,7 @@ use std::net::{SocketAddr, TcpListener};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
-use crate::auth::{Authenticator, Credentials, SharedSecrets, Users};
+use crate::auth::{Authenticator, Credentials, Outbound, SharedSecrets, Users};
 use crate::config::{Config, Mode, Sources};
 use crate::http::{self, Access, AccessLists, Engine, Ready, Sink};
 use crate::link::Link;
@@ -94,16 +94,15 @@ async fn serve(mut config: Config, sources: Sources, log: Log) -> Result<(), App
     let listeners = Listeners::bind(&config)?;
     let relay = Relay::bind(config.net.clone())?;
     let mut bound = listeners.addresses();
-    let relayed = relay.listeners();
-    bound.extend(&relayed);
+    bound.extend(relay.listeners());
     config.turn.peers.own_listeners.extend(bound.iter().map(|(_, address)| *address));
 
     let secrets = SharedSecrets::new(config.turn_secrets.clone());
-    let of = |wanted| {
-        relayed.iter().filter(move |(name, _)| *name == wanted).map(|(_, address)| *address).collect()
+    let of = |wanted| -> Vec<SocketAddr> {
+        bound.iter().filter(|(name, _)| *name == wanted).map(|(_, address)| *address).collect()
     };
-    let [udp, tcp, tls]: [Vec<SocketAddr>; 3] = [of("udp"), of("tcp"), of("tls")];
-    let link = Link::new(secrets.clone(), config.ice_urls(&udp, &tcp, &tls), config.credential_ttl);
+    let urls = config.ice_urls(&of("udp"), &of("tcp"), &of("tls"));
+    let link = Link::new(secrets.clone(), urls, config.credential_ttl);
     let base = Base::start(&config, link).await?;
     let writer = tokio::spawn(base.records.clone().run(base.store.clone()));
     let web = Web::start(&config, &base, listeners)?;
@@ -119,7 +118,7 @@ async fn serve(mut config: Config, sources: Sources, log: Log) -> Result<(), App
     let reloads = tokio::spawn(hangup.drive(Arc::new(reload)));
     base.shutdown.draining().await;
     reloads.abort();
-    supervisor::stopping(base.shutdown.timeout() + CLOSING + LAST_WAIT * 2);
+    supervisor::stopping(base.shutdown.timeout().saturating_add(CLOSING + LAST_WAIT * 2));
     drain(&base, &web, &relay).await;
     relay.stop();
     finish(&base).await;
@@ -168,12 +167,12 @@ fn reload_parts(
         engine: web.engine.clone(),
         log,
         shutdown: base.shutdown.clone(),
-        certificate: {
+        certificate: Box::new({
             let certificates = relay.certificates().cloned();
-            Box::new(move || {
-                certificates.iter().try_for_each(|found| found.reload()).map_err(|error| error.to_string())
-            })
-        },
+            move || {
+                certificates.iter().try_for_each(|found| found.reload().map_err(|error| error.to_string()))
+            }
+        }),
         bound,
     }
 }
@@ -251,8 +250,8 @@ impl Web {
         let hub = Hub::new(config.signaling.clone(), ice(), entropy);
         let engine = Engine::new(hub, &config.http.limits, base.metrics.clone(), sink);
         let ready = Arc::new(Ready::default());
-        let authenticator = Arc::new(Authenticator::new(config.anonymous, config.jwt.as_ref()));
-        let access = Arc::new(Access::new(AccessLists::parse(&config.http, config.anonymous)?));
+        let authenticator = Arc::new(Authenticator::new(&config.auth, Outbound::new()));
+        let access = Arc::new(Access::new(AccessLists::parse(&config.http, config.auth.anonymous)?));
         let parts = http::Parts {
             engine: engine.clone(),
             authenticator: authenticator.clone(),

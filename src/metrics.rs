@@ -138,7 +138,7 @@ metrics! {
     peer_denied: IntCounterVec = "passerelle_peer_denied_total" ["rule"] NONE;
     /// Connected signaling transports.
     signaling_connections: IntGaugeVec = "passerelle_signaling_connections" ["transport"] NONE;
-    /// Signaling sessions by state (connected).
+    /// Signaling sessions by state (connected, resumable).
     signaling_sessions: IntGaugeVec = "passerelle_signaling_sessions" ["state"] NONE;
     /// Signaling events by name and direction (in, out); unexpected names are `other`.
     signaling_events: IntCounterVec = "passerelle_signaling_events_total" ["event", "direction"] NONE;
@@ -150,6 +150,10 @@ metrics! {
     signaling_send_queue_bytes: IntGauge = "passerelle_signaling_send_queue_bytes" [] NONE;
     /// Sessions closed because they did not read.
     signaling_slow_consumers: IntCounter = "passerelle_signaling_slow_consumers_total" [] NONE;
+    /// Transports that came to resume a session, by result (resumed, expired, beyond, wrong_key).
+    signaling_session_resume: IntCounterVec = "passerelle_signaling_session_resume_total" ["result"] NONE;
+    /// Requests that came again and had their first outcome again.
+    signaling_duplicates: IntCounter = "passerelle_signaling_duplicate_requests_total" [] NONE;
     /// Requests over a rate limit, by limit.
     signaling_rate_limited: IntCounterVec = "passerelle_signaling_rate_limited_total" ["limit"] NONE;
     /// Calls that have not ended, by status.

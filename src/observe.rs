@@ -46,8 +46,16 @@ impl Observe {
         use signaling::Event;
         let metrics = &*self.metrics;
         match event {
-            Event::SessionOpened => metrics.signaling_sessions.with_label_values(&["connected"]).inc(),
-            Event::SessionClosed => metrics.signaling_sessions.with_label_values(&["connected"]).dec(),
+            Event::SessionState { from, to } => {
+                let gauge = |state| metrics.signaling_sessions.with_label_values(&[state]);
+                from.iter().for_each(|state| gauge(state).dec());
+                to.iter().for_each(|state| gauge(state).inc());
+            }
+            Event::Resume { result } => {
+                metrics.signaling_session_resume.with_label_values(&[result.label()]).inc();
+            }
+            Event::Duplicate => metrics.signaling_duplicates.inc(),
+            Event::Notice(notice) => self.records.push_notice(notice),
             Event::EventIn { name } => metrics.signaling_events.with_label_values(&[name, "in"]).inc(),
             Event::Rejected { code } => metrics.signaling_errors.with_label_values(&[code]).inc(),
             Event::RateLimited { limit } => metrics.signaling_rate_limited.with_label_values(&[limit]).inc(),
@@ -175,9 +183,9 @@ mod tests {
     #[test]
     fn sessions_that_close_are_no_longer_counted() {
         let (observe, metrics) = observe(false);
-        observe.signaling(Event::SessionOpened);
-        observe.signaling(Event::SessionOpened);
-        observe.signaling(Event::SessionClosed);
+        observe.signaling(Event::SessionState { from: None, to: Some("connected") });
+        observe.signaling(Event::SessionState { from: None, to: Some("connected") });
+        observe.signaling(Event::SessionState { from: Some("connected"), to: None });
         assert_eq!(metrics.signaling_sessions.with_label_values(&["connected"]).get(), 1);
     }
 }

@@ -5,7 +5,6 @@
 use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::time::Instant;
 
 use parking_lot::Mutex;
 
@@ -13,7 +12,7 @@ use crate::auth::{Authenticator, Credentials, SharedSecrets, Users};
 use crate::config::{self, Change, Config, ConfigError, Host, Mode, Sources};
 use crate::http::{Access, AccessLists, BadOrigin, Engine};
 use crate::link::Link;
-use crate::logging::{Log, LogError};
+use crate::logging::{self, Log, LogError};
 use crate::net;
 use crate::shutdown::Shutdown;
 use crate::supervisor;
@@ -114,40 +113,44 @@ impl Reload {
         for notice in new.notices.iter().filter(|notice| !current.notices.contains(notice)) {
             tracing::warn!("{notice}");
         }
-        self.apply(&new)?;
+        self.apply(&new, &changes)?;
         *current = new;
         Ok(changes)
     }
 
-    /// Hands every part its share, after the last thing that can fail.
-    fn apply(&self, new: &Config) -> Result<(), ReloadError> {
+    /// Hands every part its share, after the last thing that can fail, and says so in the log.
+    fn apply(&self, new: &Config, changes: &[Change]) -> Result<(), ReloadError> {
         let Parts { relay, link, authenticator, access, engine, log, shutdown, .. } = &self.parts;
-        let lists = AccessLists::parse(&new.http, new.anonymous)?;
+        let lists = AccessLists::parse(&new.http, new.auth.anonymous)?;
         let secrets = SharedSecrets::new(new.turn_secrets.clone());
         let users = Users::new(&new.turn.realm, &new.turn_users);
-        log.reconfigure(&new.logging)?;
+        let filter = logging::parse_filter(&new.logging.filter)?;
 
         // The relay first: nobody is given a credential that it does not know yet.
         let keys: Arc<dyn Keys> = Arc::new(Credentials::new(users, secrets.clone()));
         relay.reconfigure(new.turn.clone(), &keys);
         link.reconfigure(secrets, new.credential_ttl);
         access.replace(lists);
-        authenticator.reconfigure(new.anonymous, new.jwt.as_ref());
+        authenticator.reconfigure(&new.auth);
         engine.reconfigure(new.signaling.clone());
         shutdown.reconfigure(new.shutdown);
+
+        // Seen when either filter shows it, not only when both do.
+        let is_seen = tracing::enabled!(tracing::Level::INFO);
+        if is_seen {
+            report(changes);
+        }
+        log.reconfigure(filter, new.logging.addresses);
+        if !is_seen {
+            report(changes);
+        }
         Ok(())
     }
 
-    /// Reloads, says in the log what came of it, and loads the certificate again.
+    /// Reloads, says in the log why not, and loads the certificate again.
     fn run(&self) {
-        let began = Instant::now();
         match self.reload() {
-            Ok(changes) => {
-                for Change { key, from, to } in &changes {
-                    tracing::info!(key, from, to, "changed");
-                }
-                tracing::info!(changes = changes.len(), took = ?began.elapsed(), "configuration reloaded");
-            }
+            Ok(_) => {}
             Err(ReloadError::Config(error)) => {
                 for problem in &error.problems {
                     tracing::warn!("{problem}");
@@ -163,6 +166,13 @@ impl Reload {
             tracing::warn!("tls: {error}: the old certificate stays in use");
         }
     }
+}
+
+fn report(changes: &[Change]) {
+    for Change { key, from, to } in changes {
+        tracing::info!(key, from, to, "changed");
+    }
+    tracing::info!(changes = changes.len(), "configuration reloaded");
 }
 
 /// SIGHUP, heard from the moment it is made: from then on it does not end the process.

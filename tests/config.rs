@@ -116,7 +116,7 @@ fn every_shipped_file_loads_once_its_secrets_are_there() {
         let config = load(&text).unwrap_or_else(|error| panic!("{name}: {error}"));
         assert_eq!(config.mode, Mode::File);
         assert_eq!(config.turn_secrets.len(), 1);
-        assert_eq!(config.jwt.is_some(), name != "passerelle.toml");
+        assert_eq!(config.auth.token.is_some(), name != "passerelle.toml");
     }
 }
 
@@ -161,7 +161,7 @@ fn variables_hold_every_kind_of_value() {
     assert_eq!(config.turn.expiry, ExpiryPolicy::Cut);
     assert_eq!(config.turn.lifetime_max, Duration::from_secs(7200));
     assert_eq!((config.signaling.rates.initiate.count, config.signaling.rates.initiate.burst), (60, 5));
-    assert_eq!(config.jwt.unwrap().secret.expose_secret(), SECRET);
+    assert_eq!(config.auth.token.unwrap().keys.len(), 1);
 }
 
 #[test]
@@ -197,7 +197,7 @@ fn development(host: &Host) -> Config {
 fn without_a_file_it_tries_out_on_one_machine() {
     let config = development(&host());
     assert_eq!(config.mode, Mode::Development);
-    assert_eq!(config.anonymous, Anonymous::Loopback);
+    assert_eq!(config.auth.anonymous, Anonymous::Loopback);
     assert_eq!(config.net.udp, ["0.0.0.0:3478".parse().unwrap(), "[::]:3478".parse().unwrap()]);
     assert_eq!(config.http.http, ["127.0.0.1:8080".parse().unwrap()]);
     assert_eq!(config.turn.peers.allow, ["198.18.0.0/24".parse().unwrap()]);
@@ -331,15 +331,31 @@ fn networks_addresses_and_ports_say_how_they_are_written() {
 }
 
 #[test]
-fn a_key_of_a_later_version_is_refused_and_not_ignored() {
-    for (more, key) in [
+fn every_way_in_can_be_configured_and_what_does_nothing_is_refused() {
+    let config = load(&good(&format!(
+        "auth.api_keys = [\"{SECRET}\"]\n[auth.jwt]\nsecret = \"{SECRET}\"\nalgorithm = \"HS512\"\n\
+         jwks_url = \"https://id.example.org/keys\"\njwks_kids = [\"a\"]\n\
+         [auth.webhook]\nurl = \"https://example.org/auth\"\nsecret = \"{SECRET}\"\n"
+    )))
+    .unwrap();
+    let token = config.auth.token.unwrap();
+    assert_eq!((token.keys.len(), token.jwks.unwrap().kids), (1, vec!["a".to_owned()]));
+    assert_eq!(config.auth.api_keys.len(), 1);
+    assert!(config.auth.webhook.unwrap().secret.is_some());
+    for (more, problem) in [
+        ("auth.webhook.url = \"example.org\"".into(), "auth.webhook.url: \"example.org\" is no URL"),
+        ("auth.jwt.jwks_url = \"https://u:p@example.org\"".into(), "auth.jwt.jwks_url: "),
+        ("auth.jwt.jwks_kids = [\"a\"]".into(), "auth.jwt.jwks_kids: does nothing without"),
+        ("auth.jwt.algorithm = \"HS256\"".into(), "auth.jwt.algorithm: does nothing without a key"),
+        (format!("auth.webhook.secret = \"{SECRET}\""), "auth.webhook.secret: does nothing without"),
+        ("auth.api_keys = [\"short\"]".into(), "auth.api_keys[0]: has 5 bytes"),
         (
-            "auth.webhook.url = \"https://example.org\"",
-            "auth.webhook.url: the authentication webhook is not available",
+            format!("auth.jwt.secret = \"{SECRET}\"\nauth.jwt.algorithm = \"RS256\""),
+            "auth.jwt.algorithm: the key does not fit the algorithm RS256",
         ),
-        ("store.url = \"postgres://localhost/calls\"", "store.url: PostgreSQL is not available"),
+        ("auth.jwt.public_key_file = \"/nonexistent\"".into(), "auth.jwt.public_key_file: cannot read"),
     ] {
-        refuses(&good(more), key);
+        refuses(&good(&more), problem);
     }
 }
 
@@ -375,7 +391,7 @@ fn a_secret_file_is_for_the_service_only() {
     std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o640)).unwrap();
     let config = load(&text).unwrap();
     assert_eq!(config.turn_secrets[0].expose_secret(), SECRET);
-    assert_eq!(config.jwt.unwrap().secret.expose_secret(), SECRET);
+    assert_eq!(config.auth.token.unwrap().keys.len(), 1);
     std::fs::write(&path, format!("{SECRET}\n{SECRET}2\n")).unwrap();
     refuses(&text, "auth.jwt.secret_file: ");
     std::fs::write(&path, "\n").unwrap();
@@ -448,7 +464,7 @@ fn strangers_get_in_only_where_that_is_said_aloud() {
         assert!(load(&any(private)).is_ok());
     }
     let meant = any("auth.anonymous_in_public = true\nlisten.http = [\"0.0.0.0:8080\"]\n");
-    assert_eq!(load(&meant).unwrap().anonymous, Anonymous::Any);
+    assert_eq!(load(&meant).unwrap().auth.anonymous, Anonymous::Any);
 }
 
 #[test]
@@ -523,6 +539,66 @@ fn the_total_of_allocations_is_what_ports_and_files_allow() {
     assert_eq!(total("50000-50099", None), 200);
     assert_eq!(total("49152-65535", Some(1024)), 768);
     assert_eq!(load(&good("limits.allocations_total = 7")).unwrap().turn.limits.allocations_total, 7);
+}
+
+// --- what a reload finds
+
+#[test]
+fn a_change_is_named_by_its_key_and_never_shows_a_secret() {
+    let (directory, path) = written("");
+    let (one, other) = ("a secret of more than thirty-two bytes", "another secret of more than thirty-two");
+    let load = |text: &str, in_file: &str| {
+        let file = directory.path().join("secret");
+        std::fs::write(&file, in_file).unwrap();
+        std::fs::set_permissions(&file, std::fs::Permissions::from_mode(0o600)).unwrap();
+        std::fs::write(&path, text.replace("FILE", file.to_str().unwrap())).unwrap();
+        config::load(&Sources { file: Some(path.clone()), ..Sources::default() }, &host()).unwrap()
+    };
+    let users = |password: &str| format!("turn.users = [{{ name = \"ana\", password = \"{password}\" }}]\n");
+    let inline = |secret: &str| format!("turn.secrets = [\"{secret}\"]\n");
+    let file = "turn.secrets_file = \"FILE\"\n";
+    let jwt = "auth.jwt.secret_file = \"FILE\"\n";
+    for (before, after, keys) in [
+        ((inline(one), ""), (inline(one), ""), &[][..]),
+        ((inline(one), ""), (inline(other), ""), &["turn.secrets"]),
+        ((file.into(), one), (file.into(), other), &["turn.secrets_file"]),
+        ((users("p"), ""), (users("q"), ""), &["turn.users"]),
+        ((inline(one) + jwt, one), (inline(one) + jwt, other), &["auth.jwt.secret_file"]),
+        (
+            (inline(one), ""),
+            (inline(one) + "relay.deny_peers = [\"10.1.0.0/16\"]\nlog.level = \"warn\"\n", ""),
+            &["log.level", "relay.deny_peers"],
+        ),
+        (
+            (inline(one), ""),
+            (inline(one) + "public.external_ips = { \"198.18.0.5\" = \"192.0.2.7\" }\n", ""),
+            &["public.external_ips.198.18.0.5"],
+        ),
+    ] {
+        let (before, after) = (load(&before.0, before.1), load(&after.0, after.1));
+        let changes = before.changes(&after);
+        let found: Vec<&str> = changes.iter().map(|change| change.key.as_str()).collect();
+        assert_eq!(found, keys);
+        let shown = format!("{changes:?}");
+        assert!(!shown.contains("thirty-two") && !shown.contains("ana"), "{shown}");
+        let fixed = changes.iter().filter(|change| change.needs_restart()).count();
+        assert_eq!(fixed, found.iter().filter(|key| key.starts_with("public")).count());
+    }
+}
+
+#[test]
+fn every_key_that_needs_a_restart_exists() {
+    let text = std::fs::read_to_string("src/config/change.rs").unwrap();
+    let list = text.split("const RESTART").nth(1).unwrap().split("];").next().unwrap();
+    let defaults = toml::Table::try_from(File::default()).unwrap();
+    let keys: Vec<&str> = list.split('"').skip(1).step_by(2).collect();
+    assert!(keys.len() > 10, "{keys:?}");
+    for key in keys {
+        let mut parts = key.split('.');
+        let first = defaults.get(parts.next().unwrap());
+        let found = parts.fold(first, |value, part| value?.as_table()?.get(part));
+        assert!(found.is_some(), "there is no key {key}");
+    }
 }
 
 proptest! {

@@ -9,7 +9,9 @@ use std::path::Path;
 
 use serde_json::{Value, json};
 use sqlx::Row as _;
-use support::{PATIENCE, Server, eventually, http_get};
+use stun::attributes::ATTR_ALTERNATE_SERVER;
+use support::server::LOOPBACK_PEERS;
+use support::{Client, EchoPeer, PATIENCE, Request, Server, eventually, http_get};
 use tokio_tungstenite::tungstenite::client::{IntoClientRequest as _, client};
 use tokio_tungstenite::tungstenite::{Message, WebSocket};
 
@@ -117,4 +119,64 @@ fn a_second_signal_ends_a_drain() {
     server.signal("INT");
     let log = server.stopped();
     assert!(log.contains("a second signal"), "{log}");
+}
+
+/// Starts a server and an allocation on it that relays to an echoing peer.
+fn running_relay(config: &str) -> (Server, Client, EchoPeer) {
+    let server = Server::start(&format!("{LOOPBACK_PEERS}{config}"));
+    let peer = EchoPeer::start();
+    let (mut client, _) = Client::allocated(server.turn());
+    assert_eq!(client.ask_signed(Request::channel_bind(0x4000, peer.address)).code(), 0);
+    (server, client, peer)
+}
+
+fn relays(client: &Client) {
+    client.send_channel_data(0x4000, b"still here");
+    assert_eq!(client.receive().get(4..14), Some(&b"still here"[..]));
+}
+
+#[test]
+fn an_allocation_that_runs_is_served_until_it_is_given_up() {
+    let (server, mut client, peer) = running_relay("[drain]\ntimeout = \"10m\"\n");
+    relays(&client);
+    server.signal("TERM");
+    let readyz = || http_get::get(server.http, "/readyz").unwrap().0;
+    eventually("/readyz says 503", || (readyz() == 503).then_some(()));
+    server.await_metric("passerelle_draining", &[], 1.0);
+    let mut late = Client::new(server.turn());
+    assert_eq!(late.ask_signed(Request::allocate()).code(), 508, "nothing new");
+    assert_eq!(client.ask_signed(Request::refresh(600)).lifetime(), 600, "a refresh is honoured");
+    assert_eq!(client.ask_signed(Request::permission(&[peer.address])).code(), 0);
+    relays(&client);
+    assert_eq!(readyz(), 503);
+    assert_eq!(client.ask_signed(Request::refresh(0)).code(), 0);
+    let log = server.stopped();
+    assert!(log.contains("no call and no allocation is left"), "{log}");
+}
+
+#[test]
+fn a_drain_sends_new_clients_to_the_alternate_server() {
+    let (server, mut client, _peer) =
+        running_relay("[turn]\nalternate_server = \"192.0.2.8:3478\"\n[drain]\ntimeout = \"10m\"\n");
+    server.signal("TERM");
+    eventually("the drain starts", || server.log().contains("draining").then_some(()));
+    let mut late = Client::new(server.turn());
+    let answer = eventually("it is sent elsewhere", || {
+        let answer = late.ask_signed(Request::allocate());
+        (answer.code() == 300).then_some(answer)
+    });
+    let (family, [high, low]) = (1, 3478_u16.to_be_bytes());
+    assert_eq!(answer.value(ATTR_ALTERNATE_SERVER).unwrap(), [0, family, high, low, 192, 0, 2, 8]);
+    relays(&client);
+    assert_eq!(client.ask_signed(Request::refresh(0)).code(), 0);
+    server.stopped();
+}
+
+#[test]
+fn the_deadline_ends_what_is_still_relayed() {
+    let (server, client, _peer) = running_relay("[drain]\ntimeout = \"1s\"\n");
+    relays(&client);
+    let log = server.stop();
+    assert!(log.contains("drain.timeout is over"), "{log}");
+    assert!(log.contains("\"allocations\":1"), "{log}");
 }

@@ -28,9 +28,15 @@ wants() {
 wants turnutils_uclient coturn
 wants nft nftables
 wants ip iproute2
+<<<<<<< HEAD
 wants ethtool ethtool
 wants tcpdump tcpdump
+=======
+wants unshare util-linux
+wants prlimit util-linux
+>>>>>>> main
 wants chromium chromium fonts-dejavu-core
+wants firefox-esr firefox-esr
 wants node nodejs
 wants npm npm
 wants python3 python3

@@ -57,6 +57,7 @@ pub fn caller(name: Option<&str>, key: Option<&str>) -> Result<Caller, Denied> {
         username: None,
         avatar: None,
         grants: Grants::default(),
+        members: std::collections::BTreeMap::new(),
         expires_unix_ms: None,
     })
 }

@@ -1,11 +1,16 @@
 //! Who a session belongs to: asked once, when it opens.
 
+use std::collections::BTreeMap;
 use std::net::IpAddr;
 
 use arc_swap::ArcSwap;
+use secrecy::SecretString;
 
 use super::anonymous::{self, Mode};
+use super::api_keys::ApiKeys;
+use super::outbound::Outbound;
 use super::token::{TokenConfig, Verifier};
+use super::webhook::{Webhook, WebhookConfig};
 
 /// Longest name shown to others, in characters.
 const NAME_CHARS: usize = 64;
@@ -67,6 +72,8 @@ pub struct Caller {
     pub avatar: Option<String>,
     /// What it may do.
     pub grants: Grants,
+    /// Members of conversations, as the authentication service told them.
+    pub members: BTreeMap<String, Vec<String>>,
     /// Expiry of the token in milliseconds since the Unix epoch.
     pub expires_unix_ms: Option<i64>,
 }
@@ -83,6 +90,9 @@ pub enum Denied {
     /// A genuine token after its time.
     #[error("the token has expired")]
     Expired,
+    /// Nobody can say now whether the token is good.
+    #[error("authentication is not available now: try again")]
+    Unavailable,
     /// The secret of an anonymous caller has the wrong length.
     #[error("anonymousKey has 16 to 128 characters")]
     AnonymousKey,
@@ -96,62 +106,110 @@ impl Denied {
             Self::Missing | Self::Invalid => "NOT_AUTHENTICATED",
             Self::Expired => "TOKEN_EXPIRED",
             Self::AnonymousKey => "VALIDATION_ERROR",
+            Self::Unavailable => "INTERNAL",
         }
     }
 }
 
+/// Who is let in, and how. The ways are combinable.
+#[derive(Debug, Clone, Default)]
+pub struct Config {
+    /// Callers without a token.
+    pub anonymous: Mode,
+    /// JSON Web Tokens.
+    pub token: Option<TokenConfig>,
+    /// A service that knows the other tokens.
+    pub webhook: Option<WebhookConfig>,
+    /// Keys of the operator's own servers, for REST.
+    pub api_keys: Vec<SecretString>,
+}
+
 /// Tells who a caller is, from its token or from having none.
 #[derive(Debug)]
-pub struct Authenticator(ArcSwap<Rules>);
+pub struct Authenticator {
+    rules: ArcSwap<Rules>,
+    outbound: Outbound,
+}
 
 /// What a reload replaces as a whole.
 #[derive(Debug)]
 struct Rules {
     anonymous: Mode,
     verifier: Option<Verifier>,
+    webhook: Option<Webhook>,
+    api_keys: ApiKeys,
+}
+
+impl Rules {
+    fn new(config: &Config, outbound: &Outbound) -> Self {
+        Self {
+            anonymous: config.anonymous,
+            verifier: config.token.as_ref().map(|token| Verifier::new(token, outbound)),
+            webhook: config.webhook.clone().map(|webhook| Webhook::new(webhook, outbound.clone())),
+            api_keys: ApiKeys::new(&config.api_keys),
+        }
+    }
 }
 
 impl Authenticator {
-    /// `token` is `None` where no JSON Web Tokens are configured.
+    /// Prepares every way in.
     #[must_use]
-    pub fn new(anonymous: Mode, token: Option<&TokenConfig>) -> Self {
-        Self(ArcSwap::from_pointee(Rules { anonymous, verifier: token.map(Verifier::new) }))
+    pub fn new(config: &Config, outbound: Outbound) -> Self {
+        Self { rules: ArcSwap::from_pointee(Rules::new(config, &outbound)), outbound }
     }
 
     /// Goes on with other rules, from the next caller on; whoever is in stays.
-    pub fn reconfigure(&self, anonymous: Mode, token: Option<&TokenConfig>) {
-        self.0.store(Rules { anonymous, verifier: token.map(Verifier::new) }.into());
+    pub fn reconfigure(&self, config: &Config) {
+        self.rules.store(Rules::new(config, &self.outbound).into());
+    }
+
+    /// Whether this is a key of the operator's own servers.
+    #[must_use]
+    pub fn is_api_key(&self, key: &str) -> bool {
+        self.rules.load().api_keys.admits(key)
     }
 
     /// Who may call without a token.
     #[must_use]
     pub fn anonymous(&self) -> Mode {
-        self.0.load().anonymous
+        self.rules.load().anonymous
     }
 
     /// Whether any token can be accepted at all.
     #[must_use]
     pub fn takes_tokens(&self) -> bool {
-        self.0.load().verifier.is_some()
+        let rules = self.rules.load();
+        rules.verifier.is_some() || rules.webhook.is_some()
     }
 
     /// Lets a caller in or not. A token is always checked when there is one: a bad token never falls back to anonymous.
+    /// The service is asked about tokens that no key of ours has signed.
     ///
     /// # Errors
     /// [`Denied`].
-    pub fn authenticate(
+    pub async fn authenticate(
         &self,
         presented: Presented<'_>,
         peer: IpAddr,
         now_unix_ms: i64,
     ) -> Result<Caller, Denied> {
         let Presented { token, name, anonymous_key } = presented;
-        let rules = self.0.load();
-        match (token, &rules.verifier) {
-            (Some(token), Some(verifier)) => verifier.verify(token, now_unix_ms),
-            (Some(_), None) => Err(Denied::Invalid),
-            (None, _) if rules.anonymous.admits(peer) => anonymous::caller(name, anonymous_key),
-            (None, _) => Err(Denied::Missing),
+        let rules = self.rules.load_full();
+        let Some(token) = token else {
+            return match rules.anonymous.admits(peer) {
+                true => anonymous::caller(name, anonymous_key),
+                false => Err(Denied::Missing),
+            };
+        };
+        let verified = match &rules.verifier {
+            Some(verifier) => verifier.verify(token, now_unix_ms).await,
+            None => Err(Denied::Invalid),
+        };
+        match (verified, &rules.webhook) {
+            (Err(Denied::Invalid | Denied::Unavailable), Some(webhook)) => {
+                webhook.ask(token, peer, now_unix_ms).await
+            }
+            (verified, _) => verified,
         }
     }
 }
@@ -166,40 +224,45 @@ pub(super) fn clean_name(name: &str) -> Option<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::auth::PinnedKey;
 
     fn with_tokens(anonymous: Mode) -> Authenticator {
-        let config = TokenConfig { secret: "x".repeat(32).into(), issuer: None, audience: None };
-        Authenticator::new(anonymous, Some(&config))
+        let key = PinnedKey::secret(&"x".repeat(32).into(), None).unwrap();
+        let token = TokenConfig { keys: vec![key], jwks: None, issuer: None, audience: None };
+        let config = Config { anonymous, token: Some(token), ..Config::default() };
+        Authenticator::new(&config, Outbound::new())
     }
 
-    #[test]
-    fn a_missing_token_is_anonymous_where_allowed_and_a_bad_one_is_refused() {
+    #[tokio::test]
+    async fn a_missing_token_is_anonymous_where_allowed_and_a_bad_one_is_refused() {
         let peer = "127.0.0.1".parse().unwrap();
         let open = with_tokens(Mode::Loopback);
         let token = |token| Presented { token: Some(token), ..Presented::default() };
         let none = Presented::default();
-        assert!(open.authenticate(none, peer, 0).unwrap().user.starts_with(anonymous::PREFIX));
-        assert_eq!(open.authenticate(token("x.y.z"), peer, 0), Err(Denied::Invalid));
-        assert_eq!(open.authenticate(token(""), peer, 0), Err(Denied::Invalid));
-        assert_eq!(with_tokens(Mode::Off).authenticate(none, peer, 0), Err(Denied::Missing));
+        let anonymous = open.authenticate(none, peer, 0).await.unwrap();
+        assert!(anonymous.user.starts_with(anonymous::PREFIX));
+        assert_eq!(open.authenticate(token("x.y.z"), peer, 0).await, Err(Denied::Invalid));
+        assert_eq!(open.authenticate(token(""), peer, 0).await, Err(Denied::Invalid));
+        assert_eq!(with_tokens(Mode::Off).authenticate(none, peer, 0).await, Err(Denied::Missing));
         let elsewhere = "192.0.2.1".parse().unwrap();
-        assert_eq!(open.authenticate(none, elsewhere, 0), Err(Denied::Missing));
+        assert_eq!(open.authenticate(none, elsewhere, 0).await, Err(Denied::Missing));
     }
 
-    #[test]
-    fn other_rules_hold_from_the_next_caller_on() {
-        let (peer, authenticator) = ("127.0.0.1".parse().unwrap(), Authenticator::new(Mode::Loopback, None));
-        assert!(authenticator.authenticate(Presented::default(), peer, 0).is_ok());
-        let config = TokenConfig { secret: "x".repeat(32).into(), issuer: None, audience: None };
-        authenticator.reconfigure(Mode::Off, Some(&config));
-        assert_eq!(authenticator.authenticate(Presented::default(), peer, 0), Err(Denied::Missing));
-        assert!(authenticator.takes_tokens());
+    #[tokio::test]
+    async fn other_rules_hold_from_the_next_caller_on() {
+        let (peer, authenticator) = ("127.0.0.1".parse().unwrap(), with_tokens(Mode::Loopback));
+        assert!(authenticator.authenticate(Presented::default(), peer, 0).await.is_ok());
+        authenticator.reconfigure(&Config::default());
+        assert_eq!(authenticator.authenticate(Presented::default(), peer, 0).await, Err(Denied::Missing));
+        assert!(!authenticator.takes_tokens());
     }
 
-    #[test]
-    fn without_a_configured_key_every_token_is_refused() {
-        let authenticator = Authenticator::new(Mode::Any, None);
+    #[tokio::test]
+    async fn without_a_configured_key_every_token_is_refused() {
+        let open = Config { anonymous: Mode::Any, ..Config::default() };
+        let authenticator = Authenticator::new(&open, Outbound::new());
         let token = Presented { token: Some("a.b.c"), ..Presented::default() };
-        assert_eq!(authenticator.authenticate(token, "::1".parse().unwrap(), 0), Err(Denied::Invalid));
+        let outcome = authenticator.authenticate(token, "::1".parse().unwrap(), 0).await;
+        assert_eq!(outcome, Err(Denied::Invalid));
     }
 }

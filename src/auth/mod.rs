@@ -3,18 +3,30 @@
 //! when a session opens, by `link` when credentials are minted.
 
 pub mod anonymous;
+mod api_keys;
 mod authenticator;
+mod jwks;
+mod key;
+mod outbound;
 pub mod shared_secret;
+pub mod signature;
+#[cfg(test)]
+mod tests;
 pub mod token;
 pub mod users;
+mod webhook;
 
 use smallvec::SmallVec;
 
 pub use anonymous::Mode;
-pub use authenticator::{Authenticator, Caller, Denied, Grants, Presented};
+pub use authenticator::{Authenticator, Caller, Config, Denied, Grants, Presented};
+pub use jwks::JwksConfig;
+pub use key::{KeyError, PinnedKey};
+pub use outbound::{Outbound, OutboundError, is_url};
 pub use shared_secret::{Minted, SharedSecrets};
 pub use token::TokenConfig;
 pub use users::Users;
+pub use webhook::WebhookConfig;
 
 use crate::stun::Algorithm;
 use crate::turn::{Candidate, Keys, Name};

@@ -1,15 +1,22 @@
-//! JSON Web Tokens of the operator's application (RFC 7519), signed with HS256.
+//! JSON Web Tokens of the operator's application (RFC 7519).
 
-use jsonwebtoken::{Algorithm, DecodingKey, Validation};
-use secrecy::{ExposeSecret, SecretString};
+use std::collections::BTreeMap;
+
+use base64::Engine as _;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use jsonwebtoken::{Algorithm, Validation};
 use serde::Deserialize;
+use serde::de::IgnoredAny;
 use serde_json::Value;
 
 use super::anonymous;
 use super::authenticator::{Caller, Denied, Grants, clean_name};
+use super::jwks::{Jwks, JwksConfig, Unavailable};
+use super::key::PinnedKey;
+use super::outbound::Outbound;
 
 /// Longest token that is looked at, in bytes.
-const MAX_TOKEN: usize = 8 * 1024;
+pub(super) const MAX_TOKEN: usize = 8 * 1024;
 /// Longest user id, in bytes.
 const MAX_USER: usize = 128;
 /// Longest picture URL, in bytes.
@@ -22,23 +29,38 @@ const LEEWAY_S: f64 = 60.0;
 /// How tokens are checked.
 #[derive(Debug, Clone)]
 pub struct TokenConfig {
-    /// The shared key of HS256.
-    pub secret: SecretString,
+    /// Keys of this configuration.
+    pub keys: Vec<PinnedKey>,
+    /// Keys that are published.
+    pub jwks: Option<JwksConfig>,
     /// Required `iss`, when set.
     pub issuer: Option<String>,
     /// Required `aud`, when set.
     pub audience: Option<String>,
 }
 
-/// Checks tokens against one key and one algorithm.
+/// Checks tokens, each against the keys of the algorithm it names.
+#[derive(Debug)]
 pub struct Verifier {
-    key: DecodingKey,
-    validation: Validation,
+    keys: Vec<PinnedKey>,
+    jwks: Option<Jwks>,
+    issuer: Option<String>,
+    audience: Option<String>,
 }
 
-impl std::fmt::Debug for Verifier {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str("Verifier")
+/// What of a header matters. An extension that must be understood is not (RFC 7515 section 4.1.11).
+#[derive(Debug, Deserialize)]
+struct Header {
+    alg: Algorithm,
+    kid: Option<String>,
+    crit: Option<IgnoredAny>,
+}
+
+impl Header {
+    fn of(token: &str) -> Option<Self> {
+        let (header, _) = token.split_once('.')?;
+        let header: Self = serde_json::from_slice(&URL_SAFE_NO_PAD.decode(header).ok()?).ok()?;
+        header.crit.is_none().then_some(header)
     }
 }
 
@@ -64,7 +86,7 @@ struct Claims {
 
 /// The `psr` claim. A grant of a wrong type refuses the token instead of granting the default.
 #[derive(Debug, Deserialize)]
-struct GrantClaims {
+pub(super) struct GrantClaims {
     initiate: Option<bool>,
     join: Option<bool>,
     moderate: Option<bool>,
@@ -75,19 +97,49 @@ struct GrantClaims {
 }
 
 impl Verifier {
-    /// Prepares the key.
+    /// Prepares the keys; published ones are fetched when the first token comes.
     #[must_use]
-    pub fn new(config: &TokenConfig) -> Self {
-        let mut validation = Validation::new(Algorithm::HS256);
+    pub fn new(config: &TokenConfig, outbound: &Outbound) -> Self {
+        Self {
+            keys: config.keys.clone(),
+            jwks: config.jwks.clone().map(|jwks| Jwks::new(jwks, outbound.clone())),
+            issuer: config.issuer.clone(),
+            audience: config.audience.clone(),
+        }
+    }
+
+    /// Checks a token and reads its caller.
+    ///
+    /// # Errors
+    /// [`Denied::Expired`] for a genuine token after its time, [`Denied::Unavailable`] while the keys cannot be had,
+    /// [`Denied::Invalid`] for everything else.
+    pub async fn verify(&self, token: &str, now_unix_ms: i64) -> Result<Caller, Denied> {
+        if token.len() > MAX_TOKEN {
+            return Err(Denied::Invalid);
+        }
+        let header = Header::of(token).ok_or(Denied::Invalid)?;
+        let fitting = self.keys.iter().filter(|key| key.algorithm == header.alg);
+        if let Some(claims) = fitting.filter_map(|key| self.claims(token, key)).next() {
+            return claims.into_caller(now_unix_ms);
+        }
+        let jwks = self.jwks.as_ref().ok_or(Denied::Invalid)?;
+        let found = jwks.find(header.kid.as_deref(), header.alg).await;
+        let key = found.map_err(|Unavailable| Denied::Unavailable)?.ok_or(Denied::Invalid)?;
+        self.claims(token, &key).ok_or(Denied::Invalid)?.into_caller(now_unix_ms)
+    }
+
+    /// The claims of a token with a good signature for us.
+    fn claims(&self, token: &str, key: &PinnedKey) -> Option<Claims> {
+        let mut validation = Validation::new(key.algorithm);
         // Times are checked here against the clock of the caller; the library only insists that `exp` is a number.
         validation.validate_exp = false;
         validation.validate_nbf = false;
         let mut required = vec!["exp"];
-        if let Some(issuer) = &config.issuer {
+        if let Some(issuer) = &self.issuer {
             validation.set_issuer(&[issuer]);
             required.push("iss");
         }
-        match &config.audience {
+        match &self.audience {
             Some(audience) => {
                 validation.set_audience(&[audience]);
                 required.push("aud");
@@ -95,21 +147,7 @@ impl Verifier {
             None => validation.validate_aud = false,
         }
         validation.set_required_spec_claims(&required);
-        Self { key: DecodingKey::from_secret(config.secret.expose_secret().as_bytes()), validation }
-    }
-
-    /// Checks a token and reads its caller.
-    ///
-    /// # Errors
-    /// [`Denied::Expired`] for a genuine token after its time, [`Denied::Invalid`] for everything else.
-    pub fn verify(&self, token: &str, now_unix_ms: i64) -> Result<Caller, Denied> {
-        if token.len() > MAX_TOKEN {
-            return Err(Denied::Invalid);
-        }
-        let claims = jsonwebtoken::decode::<Claims>(token, &self.key, &self.validation)
-            .map_err(|_| Denied::Invalid)?
-            .claims;
-        claims.into_caller(now_unix_ms)
+        Some(jsonwebtoken::decode::<Claims>(token, &key.key, &validation).ok()?.claims)
     }
 }
 
@@ -130,6 +168,7 @@ impl Claims {
             username: shown(self.username).or_else(|| shown(self.preferred_username)),
             avatar: picture(self.avatar).or_else(|| picture(self.picture)),
             grants: self.psr.map_or_else(|| Ok(Grants::default()), GrantClaims::into_grants)?,
+            members: BTreeMap::new(),
             // A float beyond the range saturates: a token for ever.
             expires_unix_ms: Some((self.exp * 1000.0) as i64),
         })
@@ -137,7 +176,7 @@ impl Claims {
 }
 
 impl GrantClaims {
-    fn into_grants(self) -> Result<Grants, Denied> {
+    pub(super) fn into_grants(self) -> Result<Grants, Denied> {
         let default = Grants::default();
         if self.rooms.as_ref().is_some_and(|r| r.len() > MAX_ROOMS || r.iter().any(|id| id.len() > MAX_USER))
         {
@@ -156,7 +195,7 @@ impl GrantClaims {
 }
 
 /// A user id: a text of at most 128 bytes without control characters, or a whole number.
-fn user_id(claim: Value) -> Option<String> {
+pub(super) fn user_id(claim: Value) -> Option<String> {
     let id = match claim {
         Value::String(id) => id,
         Value::Number(id) if id.is_i64() || id.is_u64() => id.to_string(),
@@ -173,7 +212,7 @@ fn shown(claim: Option<Value>) -> Option<String> {
     clean_name(claim?.as_str()?)
 }
 
-fn picture(claim: Option<Value>) -> Option<String> {
+pub(super) fn picture(claim: Option<Value>) -> Option<String> {
     let claim = claim?;
     let url = claim.as_str()?;
     let sound = url.len() <= MAX_AVATAR
@@ -185,6 +224,7 @@ fn picture(claim: Option<Value>) -> Option<String> {
 #[cfg(test)]
 mod tests {
     use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
+    use futures_util::FutureExt as _;
     use jsonwebtoken::{EncodingKey, Header, encode};
     use serde_json::json;
 
@@ -194,11 +234,18 @@ mod tests {
     const NOW_S: i64 = 1_800_000_000;
 
     fn verifier(issuer: Option<&str>, audience: Option<&str>) -> Verifier {
-        Verifier::new(&TokenConfig {
-            secret: SECRET.into(),
+        let config = TokenConfig {
+            keys: vec![PinnedKey::secret(&SECRET.into(), None).unwrap()],
+            jwks: None,
             issuer: issuer.map(Into::into),
             audience: audience.map(Into::into),
-        })
+        };
+        Verifier::new(&config, &Outbound::new())
+    }
+
+    /// Waits for what needs no network.
+    fn verify(verifier: &Verifier, token: &str) -> Result<Caller, Denied> {
+        verifier.verify(token, NOW_S * 1000).now_or_never().expect("static keys are at hand")
     }
 
     fn sign_with(algorithm: Algorithm, secret: &str, claims: &Value) -> String {
@@ -222,7 +269,7 @@ mod tests {
     }
 
     fn check(token: &str) -> Result<Caller, Denied> {
-        verifier(None, None).verify(token, NOW_S * 1000)
+        verify(&verifier(None, None), token)
     }
 
     #[test]
@@ -280,7 +327,7 @@ mod tests {
             (json!({"sub": "u", "exp": NOW_S, "iss": "you", "aud": "passerelle"}), false),
             (json!({"sub": "u", "exp": NOW_S, "aud": "passerelle"}), false),
         ] {
-            assert_eq!(strict.verify(&sign(&claims), NOW_S * 1000).is_ok(), good, "{claims}");
+            assert_eq!(verify(&strict, &sign(&claims)).is_ok(), good, "{claims}");
         }
     }
 
@@ -308,6 +355,11 @@ mod tests {
             ),
             ("alg HS384", sign_with(Algorithm::HS384, SECRET, &good)),
             ("alg HS512", sign_with(Algorithm::HS512, SECRET, &good)),
+            (
+                "an extension that must be understood",
+                sign_raw(r#"{"alg":"HS256","crit":["b64"],"b64":false}"#, r#"{"sub":"u","exp":1800000100}"#),
+            ),
+            ("alg twice", sign_raw(r#"{"alg":"none","alg":"HS256"}"#, r#"{"sub":"u","exp":1800000100}"#)),
             ("no alg", sign_raw("{}", r#"{"sub":"u","exp":1800000100}"#)),
             ("header is no object", sign_raw("[]", r#"{"sub":"u","exp":1800000100}"#)),
             ("another key", sign_with(Algorithm::HS256, "another secret of thirty-two bytes!", &good)),
@@ -362,7 +414,6 @@ mod tests {
 
     #[test]
     fn the_key_is_never_printed() {
-        let config = TokenConfig { secret: SECRET.into(), issuer: None, audience: None };
-        assert!(!format!("{config:?}{:?}", Verifier::new(&config)).contains(SECRET));
+        assert!(!format!("{:?}", verifier(None, None)).contains(SECRET));
     }
 }

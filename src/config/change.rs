@@ -102,9 +102,18 @@ impl Config {
         if !same(self.turn_users.iter().map(|user| &user.1), new.turn_users.iter().map(|user| &user.1)) {
             keys.insert("turn.users");
         }
-        let token = |config: &Self| config.jwt.as_ref().map(|jwt| jwt.secret.clone());
-        if !same(&token(self), &token(new)) {
-            keys.insert(source("auth.jwt.secret", "auth.jwt.secret_file"));
+        let token = |config: &Self| config.auth.token.as_ref().map(|token| token.keys.clone());
+        if token(self) != token(new) {
+            let public = new.values.is_set("auth.jwt.public_key_file");
+            let secret = source("auth.jwt.secret", "auth.jwt.secret_file");
+            keys.insert(if public { "auth.jwt.public_key_file" } else { secret });
+        }
+        if !same(&self.auth.api_keys, &new.auth.api_keys) {
+            keys.insert(source("auth.api_keys", "auth.api_keys_file"));
+        }
+        let webhook = |config: &Self| config.auth.webhook.as_ref().and_then(|webhook| webhook.secret.clone());
+        if !same(&webhook(self), &webhook(new)) {
+            keys.insert(source("auth.webhook.secret", "auth.webhook.secret_file"));
         }
         let change = |key: &str| Change {
             key: key.to_owned(),
@@ -119,12 +128,12 @@ fn same<'a>(
     one: impl IntoIterator<Item = &'a SecretString>,
     other: impl IntoIterator<Item = &'a SecretString>,
 ) -> bool {
-    one.into_iter().map(|secret| secret.expose_secret()).eq(other.into_iter().map(|s| s.expose_secret()))
+    one.into_iter().map(SecretString::expose_secret).eq(other.into_iter().map(SecretString::expose_secret))
 }
 
 /// A value as the log may show it: nothing of secrets, of the names of users, of URLs that may hold a password.
 fn shown(key: &str, value: Option<&String>) -> String {
-    let hidden = ["secret", "password", "users", "url"].iter().any(|part| key.contains(part));
+    let hidden = ["secret", "password", "users", "url", "api_keys"].iter().any(|part| key.contains(part));
     match value {
         Some(_) if hidden => "(not shown)".into(),
         Some(value) => value.clone(),

@@ -11,8 +11,7 @@ use super::host::Host;
 use super::origin::{ConfigError, Origins, Problem};
 use super::secret::{self, MIN_BYTES, Secret};
 use super::{Config, Mode, Values};
-use crate::auth::{self, TokenConfig};
-use crate::{http, logging, shutdown, signaling, store, turn};
+use crate::{auth, http, logging, shutdown, signaling, store, turn};
 
 /// The state of a check.
 pub(super) struct Check<'a> {
@@ -36,12 +35,11 @@ pub(super) fn check(file: File, origins: &Origins, mode: Mode, host: &Host) -> R
                 .into(),
         );
     }
-    check.unavailable(&file);
     let net = check.net(&file);
     let http = check.http(&file);
     check.anonymous(&file, &http);
-    let jwt = check.jwt(&file.auth.jwt);
-    let callers = file.auth.anonymous != auth::Mode::Off || jwt.is_some();
+    let auth = check.auth(&file.auth);
+    let callers = file.auth.anonymous != auth::Mode::Off || auth.token.is_some() || auth.webhook.is_some();
     let turn_users = check.users(&file.turn.users);
     let turn_secrets = check.turn_secrets(&file, callers, net.relays(), !turn_users.is_empty());
     let external_ips = check.external_ips(&file.public);
@@ -72,8 +70,7 @@ pub(super) fn check(file: File, origins: &Origins, mode: Mode, host: &Host) -> R
         external_ips,
         http,
         signaling: file.signaling,
-        anonymous: file.auth.anonymous,
-        jwt,
+        auth,
         store,
         logging: logging::Config {
             format: file.log.format,
@@ -89,16 +86,6 @@ pub(super) fn check(file: File, origins: &Origins, mode: Mode, host: &Host) -> R
 impl Check<'_> {
     pub(super) fn fail(&mut self, key: &str, message: impl Into<String>) {
         self.problems.push(self.origins.problem(key, message));
-    }
-
-    /// Keys of later versions: better an error than a key that does nothing.
-    fn unavailable(&mut self, file: &File) {
-        if !file.auth.webhook.url.is_empty() {
-            self.fail(
-                "auth.webhook.url",
-                "the authentication webhook is not available in this version: leave it empty",
-            );
-        }
     }
 
     pub(super) fn networks(&mut self, key: &str, written: &[String]) -> Vec<IpNet> {
@@ -187,30 +174,6 @@ impl Check<'_> {
         }
     }
 
-    fn jwt(&mut self, jwt: &file::Jwt) -> Option<TokenConfig> {
-        let secret = match (jwt.secret.is_empty(), jwt.secret_file.is_empty()) {
-            (true, true) => {
-                for (key, used) in [("issuer", &jwt.issuer), ("audience", &jwt.audience)] {
-                    if !used.is_empty() {
-                        self.fail(
-                            &format!("auth.jwt.{key}"),
-                            "does nothing without a key: set auth.jwt.secret_file",
-                        );
-                    }
-                }
-                return None;
-            }
-            (false, false) => {
-                self.fail("auth.jwt.secret_file", "auth.jwt.secret is set too: remove one");
-                return None;
-            }
-            (false, true) => self.strong("auth.jwt.secret", jwt.secret.clone())?,
-            (true, false) => self.only_secret("auth.jwt.secret_file", &jwt.secret_file)?,
-        };
-        let some = |text: &String| (!text.is_empty()).then(|| text.clone());
-        Some(TokenConfig { secret, issuer: some(&jwt.issuer), audience: some(&jwt.audience) })
-    }
-
     fn turn_secrets(&mut self, file: &File, callers: bool, relays: bool, users: bool) -> Vec<SecretString> {
         let mut secrets = Vec::new();
         for (index, secret) in file.turn.secrets.iter().enumerate() {
@@ -296,11 +259,11 @@ impl Check<'_> {
         }
     }
 
-    fn secrets_of(&mut self, key: &str, path: &str) -> Vec<Secret> {
+    pub(super) fn secrets_of(&mut self, key: &str, path: &str) -> Vec<Secret> {
         secret::read(path).map_err(|message| self.fail(key, message)).unwrap_or_default()
     }
 
-    fn only_secret(&mut self, key: &str, path: &str) -> Option<SecretString> {
+    pub(super) fn only_secret(&mut self, key: &str, path: &str) -> Option<SecretString> {
         let mut secrets = self.secrets_of(key, path);
         if secrets.len() > 1 {
             self.fail(key, format!("{path:?} holds several secrets: leave one"));
@@ -309,7 +272,7 @@ impl Check<'_> {
         self.strong(key, secret)
     }
 
-    fn strong(&mut self, key: &str, secret: Secret) -> Option<SecretString> {
+    pub(super) fn strong(&mut self, key: &str, secret: Secret) -> Option<SecretString> {
         if secret.len() < MIN_BYTES {
             self.fail(
                 key,

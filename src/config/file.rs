@@ -293,9 +293,13 @@ pub struct Auth {
     /// Says that `anonymous = "any"` is meant although `listen.http` is a public address: whoever reaches it may call
     /// and use the relay.
     pub anonymous_in_public: bool,
-    /// JSON Web Tokens signed with HS256. The user id is the first claim of `sub`, `userId`, `user_id`, `id`.
+    /// Keys of your own servers for REST, at least 32 bytes each: they see and may do everything there.
+    pub api_keys: Vec<Secret>,
+    /// The same from a file that only this service can read, one a line. Comes after `api_keys`.
+    pub api_keys_file: String,
+    /// JSON Web Tokens. The user id is the first claim of `sub`, `userId`, `user_id`, `id`.
     pub jwt: Jwt,
-    /// Asking a service of yours. Not available in this version.
+    /// Asking a service of yours about tokens that none of the keys above has signed.
     pub webhook: Webhook,
 }
 
@@ -303,10 +307,19 @@ pub struct Auth {
 #[derive(Debug, Clone, Default, Deserialize, Serialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct Jwt {
-    /// Key of the signature, at least 32 bytes. Empty: no tokens.
+    /// Shared key of the signature (HS256, HS384, HS512), at least 32 bytes.
     pub secret: Secret,
     /// The same from a file that only this service can read.
     pub secret_file: String,
+    /// PEM file with the public key of the signature: RSA, P-256, P-384 or Ed25519.
+    pub public_key_file: String,
+    /// The one algorithm that `secret` or `public_key_file` is good for. Empty: HS256 for a secret, RS256, ES256, ES384
+    /// or EdDSA by the kind of the public key.
+    pub algorithm: String,
+    /// URL where your identity provider publishes its keys (JWK Set). They are cached and followed when they rotate.
+    pub jwks_url: String,
+    /// Ids (`kid`) of the published keys that may sign. Empty: all.
+    pub jwks_kids: Vec<String>,
     /// Value `iss` must have. Empty: it is not checked.
     pub issuer: String,
     /// Value `aud` must have. Empty: it is not checked.
@@ -317,8 +330,13 @@ pub struct Jwt {
 #[derive(Debug, Clone, Default, Deserialize, Serialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct Webhook {
-    /// URL that is asked.
+    /// URL that gets `POST {token, ip}` and answers `{allowed, userId, name?, grants?, members?, reason?}` within 5 s.
+    /// Without an answer nobody is let in.
     pub url: String,
+    /// Signs the questions (HMAC-SHA256, header `passerelle-signature`). Empty: they are not signed.
+    pub secret: Secret,
+    /// The same from a file that only this service can read.
+    pub secret_file: String,
 }
 
 /// `[store]`

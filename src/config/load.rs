@@ -58,6 +58,8 @@ pub fn load(sources: &Sources, host: &Host) -> Result<Config, ConfigError> {
     let written: File = toml::from_str(&text).map_err(|error| origins.of_toml(&error))?;
     let secrets_inside = !written.turn.secrets.is_empty()
         || !written.auth.jwt.secret.is_empty()
+        || !written.auth.webhook.secret.is_empty()
+        || !written.auth.api_keys.is_empty()
         || written.turn.users.iter().any(|user| !user.password.is_empty());
     let file = overlay(written, &text, &mut origins, sources)?;
     let values = Table::try_from(&file).map_err(|error| internal(&error))?;

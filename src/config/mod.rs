@@ -5,6 +5,7 @@
 //! Order: defaults < file < `PASSERELLE__SECTION__KEY` < flags. Without a file, development values. A value that is
 //! wrong, unknown or does nothing is a start-up error that names key, line and the way out.
 
+mod callers;
 mod change;
 mod check;
 mod environment;
@@ -56,10 +57,8 @@ pub struct Config {
     pub http: http::Config,
     /// The call engine.
     pub signaling: signaling::Config,
-    /// Callers without a token.
-    pub anonymous: auth::Mode,
-    /// Callers with a token; `None` when no key is configured.
-    pub jwt: Option<auth::TokenConfig>,
+    /// Who may open a signaling session.
+    pub auth: auth::Config,
     /// Call records.
     pub store: store::Config,
     /// Log lines.

@@ -1,6 +1,6 @@
 //! Who comes in: addresses behind trusted proxies, origins, connection rates, authentication.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -208,7 +208,7 @@ impl Admission {
         &self,
         presented: Presented<'_>,
         visitor: Visitor,
-    ) -> Result<Identity, NotAdmitted> {
+    ) -> Result<Admitted, NotAdmitted> {
         if presented.token.is_none() && visitor.token_only {
             return Err(NotAdmitted::Origin);
         }
@@ -224,13 +224,18 @@ impl Admission {
             self.metrics.signaling_rate_limited.with_label_values(&["authentication"]).inc();
             tokio::time::sleep(delay).await;
         }
-        let caller = self.authenticator.authenticate(presented, visitor.peer, now().unix_ms);
+        let caller = self.authenticator.authenticate(presented, visitor.peer, now().unix_ms).await;
         if presented.token.is_some() && caller == Err(auth::Denied::Invalid) {
-            let moment = Instant::now();
-            let mut table = self.failures.lock();
-            table.entry(address, |failures| failures.is_over(moment, window)).count(moment, window);
+            self.failed(visitor.peer);
         }
-        Ok(identity(caller?))
+        Ok(admitted(caller?))
+    }
+
+    /// Counts an attempt to get in with what is not its own.
+    pub(crate) fn failed(&self, peer: IpAddr) {
+        let (moment, window) = (Instant::now(), self.limits.failure_window);
+        let mut table = self.failures.lock();
+        table.entry(network(peer), |failures| failures.is_over(moment, window)).count(moment, window);
     }
 }
 
@@ -312,10 +317,18 @@ fn network(peer: IpAddr) -> IpAddr {
     }
 }
 
-fn identity(caller: auth::Caller) -> Identity {
-    let auth::Caller { user, display_name, username, avatar, grants, expires_unix_ms } = caller;
+/// Someone who was let in.
+#[derive(Debug)]
+pub(crate) struct Admitted {
+    pub(crate) identity: Identity,
+    /// Members of rooms, as the authentication service told them.
+    pub(crate) members: BTreeMap<String, Vec<String>>,
+}
+
+fn admitted(caller: auth::Caller) -> Admitted {
+    let auth::Caller { user, display_name, username, avatar, grants, members, expires_unix_ms } = caller;
     let auth::Grants { initiate, join, moderate, admin, relay, video, rooms } = grants;
-    Identity {
+    let identity = Identity {
         user: UserId(user.into()),
         display_name: display_name.map(Into::into),
         username: username.map(Into::into),
@@ -330,7 +343,8 @@ fn identity(caller: auth::Caller) -> Identity {
             rooms: rooms.map(|rooms| rooms.into_iter().map(Into::into).collect()),
         },
         expires_unix_ms,
-    }
+    };
+    Admitted { identity, members }
 }
 
 /// A bounded table by address.

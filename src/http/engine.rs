@@ -6,15 +6,18 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use futures_util::future::BoxFuture;
 use parking_lot::Mutex;
+use serde_json::Value;
 use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use super::config::Limits;
+use super::resume::echo;
 use super::session::{AckId, Bounds, Frame, Queue, Slow};
 use crate::metrics::Metrics;
 use crate::signaling::{
-    self, Close, Event, Hub, Identity, Now, Output, Reject, Request, ServerEvent, SessionId, event_label,
+    self, AdminCommand, Authority, CallId, CallRecord, Close, Event, Hub, Identity, Now, Output, Reject,
+    Request, Resume, Resumption, ServerEvent, SessionId, UserId, event_label,
 };
 
 /// Where events of the call engine go. Called with the engine locked, so that events keep their order: it must not
@@ -60,6 +63,7 @@ struct Session {
 pub(crate) struct Opened {
     pub(crate) session: SessionId,
     pub(crate) queue: Arc<Queue>,
+    pub(crate) resumption: Option<Resumption>,
 }
 
 impl std::fmt::Debug for Engine {
@@ -178,9 +182,10 @@ impl Engine {
         identity: Identity,
         transport: &'static str,
         ack: Option<AckId>,
+        resume: Option<Resume>,
     ) -> Result<Opened, Reject> {
         self.input(|core, now| {
-            let session = core.hub.open(identity, now)?;
+            let signaling::Opened { session, resumption } = core.hub.open(identity, resume, now)?;
             let queue = Arc::new(Queue::new(self.bounds, self.metrics.signaling_send_queue_bytes.clone()));
             if let Some(id) = ack {
                 // An empty queue has room for one frame.
@@ -188,7 +193,7 @@ impl Engine {
             }
             core.sessions.insert(session, Session { queue: Arc::clone(&queue), transport });
             self.metrics.signaling_connections.with_label_values(&[transport]).inc();
-            Ok(Opened { session, queue })
+            Ok(Opened { session, queue, resumption })
         })
     }
 
@@ -213,9 +218,27 @@ impl Engine {
     /// Refuses a request that is none, so that the hub never sees it.
     pub(crate) fn refuse(&self, session: SessionId, reject: &Reject, ack: Option<AckId>) {
         self.metrics.signaling_errors.with_label_values(&[reject.code()]).inc();
-        let frame = match ack {
-            Some(id) => Frame::Ack { id, outcome: Err(reject.to_json()) },
-            None => Frame::Event { name: "call:error", payload: reject.to_json() },
+        self.answer(session, ack, "call:error", Err(reject.to_json()));
+    }
+
+    /// Gives the other identity of the same user to a session.
+    pub(crate) fn refresh(&self, session: SessionId, identity: Identity, ack: Option<AckId>) {
+        let outcome = self.input(|core, now| core.hub.refresh(session, identity, now));
+        self.answer(session, ack, "session:refresh", outcome.map_err(|reject| reject.to_json()));
+    }
+
+    /// Sends the outcome of a request: as its ack, else as an echo of this name or as `call:error`.
+    pub(crate) fn answer(
+        &self,
+        session: SessionId,
+        ack: Option<AckId>,
+        name: &'static str,
+        outcome: Result<Value, Value>,
+    ) {
+        let frame = match (ack, outcome) {
+            (Some(id), outcome) => Frame::Ack { id, outcome },
+            (None, Ok(data)) => Frame::event(name, &echo(data)),
+            (None, Err(error)) => Frame::event("call:error", &error),
         };
         self.input(|core, now| {
             let full = core.sessions.get(&session).is_some_and(|open| open.queue.push(frame).is_err());
@@ -223,6 +246,21 @@ impl Engine {
                 self.forget_slow(core, session, now);
             }
         });
+    }
+
+    /// Carries out a command of REST.
+    pub(crate) fn admin(&self, by: &Authority, command: AdminCommand) -> Result<Value, Reject> {
+        self.input(|core, now| core.hub.admin(by, command, now))
+    }
+
+    /// Takes up the calls of an earlier process; how many run again. To be called before the first session opens.
+    pub fn restore(&self, records: Vec<CallRecord>) -> usize {
+        self.input(|core, now| core.hub.restore(records, now))
+    }
+
+    /// Notes what a participant's media has cost the relay.
+    pub fn relay_usage(&self, call: &CallId, user: &UserId, bytes: (u64, u64), transport: &'static str) {
+        self.input(|core, now| core.hub.relay_usage(call, user, bytes, transport, now));
     }
 
     /// The transport of a session is gone. Does nothing the second time.
@@ -280,8 +318,7 @@ impl Engine {
     fn deliver(&self, core: &mut Core, session: SessionId, event: ServerEvent, now: Now) {
         let Some(open) = core.sessions.get(&session) else { return };
         self.metrics.signaling_events.with_label_values(&[event.name, "out"]).inc();
-        let frame = Frame::Event { name: event.name, payload: event.payload };
-        if open.queue.push(frame) == Err(Slow) {
+        if open.queue.push(Frame::Event(event)) == Err(Slow) {
             self.forget_slow(core, session, now);
         }
     }

@@ -4,6 +4,7 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 
 use super::session::{AckId, Frame};
+use crate::signaling::ServerEvent;
 
 /// The version of the protocol.
 const VERSION: u64 = 1;
@@ -21,6 +22,8 @@ pub(crate) struct ClientFrame {
     pub(crate) id: Option<String>,
     /// Payload; an empty object when the frame has none.
     pub(crate) payload: Value,
+    /// Number of the last event the client has received, where it says so.
+    pub(crate) last_seen: Option<u64>,
 }
 
 /// A message that is no frame. It closes the transport: a client that gets its framing wrong has lost its place.
@@ -43,6 +46,7 @@ struct Wire {
     t: String,
     id: Option<String>,
     p: Option<Value>,
+    ls: Option<u64>,
 }
 
 /// Reads a frame.
@@ -53,7 +57,7 @@ pub(crate) fn parse(text: &str, max_depth: usize) -> Result<ClientFrame, FrameEr
     if depth_exceeds(text, max_depth) {
         return Err(FrameError::Depth);
     }
-    let Wire { v, t, id, p } = serde_json::from_str(text).map_err(|_| FrameError::Malformed)?;
+    let Wire { v, t, id, p, ls } = serde_json::from_str(text).map_err(|_| FrameError::Malformed)?;
     if v != VERSION {
         return Err(FrameError::Version);
     }
@@ -61,18 +65,18 @@ pub(crate) fn parse(text: &str, max_depth: usize) -> Result<ClientFrame, FrameEr
     if t.is_empty() || t.len() > MAX_EVENT || id_too_long {
         return Err(FrameError::Malformed);
     }
-    Ok(ClientFrame { event: t, id, payload: p.unwrap_or_else(|| json!({})) })
+    Ok(ClientFrame { event: t, id, payload: p.unwrap_or_else(|| json!({})), last_seen: ls })
 }
 
 /// Writes a frame of the server. The sequence number of an event stands beside its payload.
 pub(crate) fn encode(frame: Frame) -> String {
     let wire = match frame {
-        Frame::Event { name, mut payload } => {
-            let seq = payload.as_object_mut().and_then(|fields| fields.remove("seq"));
-            match seq {
-                Some(seq) => json!({"v": VERSION, "t": name, "seq": seq, "p": payload}),
-                None => json!({"v": VERSION, "t": name, "p": payload}),
-            }
+        // The payload is JSON already, written once for everyone who gets it.
+        Frame::Event(ServerEvent { name, seq, payload }) => {
+            return match seq {
+                Some(seq) => format!(r#"{{"v":{VERSION},"t":"{name}","seq":{seq},"p":{payload}}}"#),
+                None => format!(r#"{{"v":{VERSION},"t":"{name}","p":{payload}}}"#),
+            };
         }
         Frame::Ack { id, outcome } => {
             let re = match id {
@@ -127,12 +131,13 @@ mod tests {
             Ok(ClientFrame {
                 event: "call:join".into(),
                 id: Some("7".into()),
-                payload: json!({"callId": "c"})
+                payload: json!({"callId": "c"}),
+                last_seen: Some(41),
             })
         );
         assert_eq!(
             parse(r#"{"v":1,"t":"seq","ls":41}"#, 16),
-            Ok(ClientFrame { event: "seq".into(), id: None, payload: json!({}) })
+            Ok(ClientFrame { event: "seq".into(), id: None, payload: json!({}), last_seen: Some(41) })
         );
     }
 
@@ -148,6 +153,8 @@ mod tests {
             (r#"{"v":1,"t":""}"#, FrameError::Malformed),
             (r#"{"v":1,"t":7}"#, FrameError::Malformed),
             (r#"{"v":1,"t":"x","id":7}"#, FrameError::Malformed),
+            (r#"{"v":1,"t":"seq","ls":-1}"#, FrameError::Malformed),
+            (r#"{"v":1,"t":"seq","ls":"1"}"#, FrameError::Malformed),
             (r#"{"v":1,"t":"x","t":"y"}"#, FrameError::Malformed),
             (r#"{"v":1,"t":"x"} {"v":1,"t":"x"}"#, FrameError::Malformed),
             (r#"{"v":"1","t":"x"}"#, FrameError::Malformed),
@@ -175,13 +182,16 @@ mod tests {
 
     #[test]
     fn server_frames_have_the_shape_of_the_protocol() {
-        let event = |payload| encode(Frame::Event { name: "call:ended", payload });
+        let event = |seq, payload: Value| {
+            let payload = payload.to_string().into();
+            encode(Frame::Event(ServerEvent { name: "call:ended", seq, payload }))
+        };
         assert_eq!(
-            serde_json::from_str::<Value>(&event(json!({"callId": "c", "seq": 42}))).unwrap(),
+            serde_json::from_str::<Value>(&event(Some(42), json!({"callId": "c"}))).unwrap(),
             json!({"v": 1, "t": "call:ended", "seq": 42, "p": {"callId": "c"}})
         );
         assert_eq!(
-            serde_json::from_str::<Value>(&event(json!({}))).unwrap(),
+            serde_json::from_str::<Value>(&event(None, json!({}))).unwrap(),
             json!({"v": 1, "t": "call:ended", "p": {}})
         );
         let ack = |outcome| encode(Frame::Ack { id: AckId::Text("7".into()), outcome });

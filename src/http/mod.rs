@@ -18,6 +18,7 @@ mod origin;
 mod pages;
 mod refusal;
 mod rest;
+mod resume;
 mod scrape;
 mod serve;
 mod session;
@@ -48,11 +49,13 @@ pub use origin::BadOrigin;
 pub use scrape::metrics_router;
 pub use serve::{Server, serve};
 
-use admission::Admission;
+use admission::{Admission, Admitted, Visitor};
+use engine::Opened;
+use session::AckId;
 
 use crate::auth::Authenticator;
 use crate::metrics::Metrics;
-use crate::signaling::IceMint;
+use crate::signaling::{AdminCommand, Authority, IceMint, Reject, Resume, Resumption, UserId};
 use crate::store::CallStore;
 
 /// Time for a REST request.
@@ -88,6 +91,31 @@ pub(crate) struct Shared {
     ice: Mutex<Box<dyn IceMint>>,
     limits: Limits,
     metrics: Arc<Metrics>,
+}
+
+impl Shared {
+    /// Opens a session for someone who was let in. A wish to resume the session of someone else counts as an attempt to
+    /// get in.
+    fn open(
+        &self,
+        admitted: Admitted,
+        visitor: Visitor,
+        transport: &'static str,
+        ack: Option<AckId>,
+        resume: Option<Resume>,
+    ) -> Result<Opened, Reject> {
+        let Admitted { identity, members } = admitted;
+        for (room, members) in members {
+            let members = Some(members.into_iter().map(|user| UserId(user.into())).collect());
+            let command = AdminCommand::SetMembers { room: room.into(), members };
+            self.engine.admin(&Authority::Operator, command)?;
+        }
+        let opened = self.engine.open(identity, transport, ack, resume)?;
+        if opened.resumption == Some(Resumption::Wrong) {
+            self.admission.failed(visitor.peer);
+        }
+        Ok(opened)
+    }
 }
 
 /// The router of the signaling listeners.

@@ -6,6 +6,7 @@ use axum::response::{IntoResponse, Response};
 use serde_json::{Value, json};
 
 use super::admission::NotAdmitted;
+use crate::auth::Denied;
 
 /// A refused request: `{"error":{"code","message"}}`.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -61,6 +62,8 @@ impl From<NotAdmitted> for Refusal {
     fn from(reason: NotAdmitted) -> Self {
         let status = match reason {
             NotAdmitted::Origin => StatusCode::FORBIDDEN,
+            NotAdmitted::Denied(Denied::Unavailable) => StatusCode::SERVICE_UNAVAILABLE,
+            NotAdmitted::Denied(Denied::AnonymousKey) => StatusCode::BAD_REQUEST,
             NotAdmitted::Denied(_) => StatusCode::UNAUTHORIZED,
         };
         Self::new(status, reason.code(), reason.to_string())

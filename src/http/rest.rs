@@ -6,7 +6,7 @@ use axum::extract::FromRequestParts;
 use axum::http::request::Parts;
 
 use super::Shared;
-use super::admission::{NotAdmitted, Visitor, credential};
+use super::admission::{Admitted, NotAdmitted, Visitor, credential};
 use super::refusal::Refusal;
 use crate::signaling::Identity;
 
@@ -19,7 +19,7 @@ impl FromRequestParts<Arc<Shared>> for Caller {
     async fn from_request_parts(parts: &mut Parts, shared: &Arc<Shared>) -> Result<Self, Refusal> {
         let visitor = parts.extensions.get::<Visitor>().copied().ok_or_else(Refusal::origin)?;
         let shown = credential(&parts.headers, parts.uri.query()).map_err(NotAdmitted::from)?;
-        let identity = shared.admission.authenticate(shown.presented(None), visitor).await?;
+        let Admitted { identity, .. } = shared.admission.authenticate(shown.presented(None), visitor).await?;
         Ok(Self(identity))
     }
 }

@@ -8,7 +8,7 @@ use prometheus::IntGauge;
 use serde_json::Value;
 use tokio::sync::Notify;
 
-use crate::signaling::Close;
+use crate::signaling::{Close, ServerEvent};
 
 /// How far beyond the limit for slow transports a queue may grow before it is closed without patience.
 const HARD_FACTOR: usize = 4;
@@ -26,12 +26,7 @@ pub(crate) enum AckId {
 #[derive(Debug)]
 pub(crate) enum Frame {
     /// An event of the server.
-    Event {
-        /// Wire name.
-        name: &'static str,
-        /// Payload.
-        payload: Value,
-    },
+    Event(ServerEvent),
     /// The outcome of a request: its data, or its error object.
     Ack {
         /// Which request.
@@ -42,10 +37,15 @@ pub(crate) enum Frame {
 }
 
 impl Frame {
+    /// An event without a number.
+    pub(crate) fn event(name: &'static str, payload: &Value) -> Self {
+        Self::Event(ServerEvent { name, seq: None, payload: payload.to_string().into() })
+    }
+
     /// Roughly the bytes of the frame on the wire, without serializing it.
     fn weight(&self) -> usize {
         match self {
-            Self::Event { name, payload } => 32 + name.len() + weight(payload),
+            Self::Event(ServerEvent { name, payload, .. }) => 48 + name.len() + payload.len(),
             Self::Ack { outcome: Ok(value) | Err(value), .. } => 64 + weight(value),
         }
     }
@@ -219,21 +219,21 @@ mod tests {
     }
 
     fn event() -> Frame {
-        Frame::Event { name: "call:ended", payload: json!({}) }
+        Frame::event("call:ended", &json!({}))
     }
 
     #[tokio::test]
     async fn frames_leave_in_order_and_a_close_waits_for_them() {
         let queue = queue(Duration::from_secs(10));
         for n in 0..3 {
-            queue.push(Frame::Event { name: "e", payload: json!(n) }).unwrap();
+            queue.push(Frame::event("e", &json!(n))).unwrap();
         }
         queue.close(Close::Restart);
         queue.close(Close::Slow);
         queue.push(event()).unwrap();
         for n in 0..3 {
-            let Next::Send(Frame::Event { payload, .. }, weight) = queue.next().await else { panic!() };
-            assert_eq!(payload, json!(n));
+            let Next::Send(Frame::Event(event), weight) = queue.next().await else { panic!() };
+            assert_eq!(*event.payload, *n.to_string());
             queue.sent(weight);
         }
         assert!(matches!(queue.next().await, Next::Close(Close::Restart)));
@@ -271,7 +271,7 @@ mod tests {
         let held = (0..100).take_while(|_| frames.push(event()).is_ok()).count();
         assert_eq!(held, 40);
         let bytes = queue(Duration::from_secs(3600));
-        let large = || Frame::Event { name: "e", payload: json!("x".repeat(5_000)) };
+        let large = || Frame::event("e", &json!("x".repeat(5_000)));
         let held = (0..100).take_while(|_| bytes.push(large()).is_ok()).count();
         assert_eq!(held, 7);
         assert_eq!((frames.gauge.get(), bytes.gauge.get()), (0, 0));

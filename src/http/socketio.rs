@@ -7,6 +7,7 @@
 use std::convert::Infallible;
 use std::future::ready;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use axum::extract::{Request, State};
@@ -21,12 +22,13 @@ use socketioxide::socket::Socket;
 use socketioxide::{ParserConfig, SendError, SocketError, SocketIo};
 
 use super::Shared;
-use super::admission::{Credential, NotAdmitted, Place, Visitor, credential};
+use super::admission::{Admitted, Credential, NotAdmitted, Place, Visitor, credential};
 use super::engine::{Opened, SOCKETIO};
 use super::frame::depth_exceeds;
+use super::resume::{refresh, wish};
 use super::session::{AckId, Frame, Next, Queue};
 use crate::auth::{self, Presented};
-use crate::signaling::{Close, Identity, Reject, Request as SignalRequest, SessionId};
+use crate::signaling::{Close, Reject, Request as SignalRequest, SessionId};
 
 /// Packets the library holds for one connection. Small, because it counts packets and not bytes: the queue of the
 /// session, which counts both, is in front of it.
@@ -121,6 +123,9 @@ struct Transport {
     shared: Arc<Shared>,
     session: SessionId,
     queue: Arc<Queue>,
+    visitor: Visitor,
+    /// A token is being looked at.
+    refreshing: AtomicBool,
 }
 
 impl Drop for Transport {
@@ -135,17 +140,19 @@ async fn admit(shared: Arc<Shared>, socket: Whole, auth: Option<Json>) -> Result
     let Whole(socket) = socket;
     let parts = socket.req_parts();
     let Some(visitor) = parts.extensions.get::<Visitor>().copied() else { return Err("INTERNAL") };
-    let identity = authenticate(&shared, visitor, parts, auth.as_ref()).await?;
+    let admitted = authenticate(&shared, visitor, parts, auth.as_ref()).await?;
     // A connection may open its first session; more of them count like connections.
     if !parts.extensions.get::<Place>().is_some_and(Place::leave) {
         shared.admission.count(visitor.peer).map_err(|refusal| refusal.code)?;
     }
-    let opened = shared.engine.open(identity, SOCKETIO, None).map_err(|reject| reject.code())?;
-    let Opened { session, queue } = opened;
-    let transport = Arc::new(Transport { shared, session, queue });
+    let resume = wish(auth.as_ref().and_then(|auth| auth.get("resume")));
+    let opened = shared.open(admitted, visitor, SOCKETIO, None, resume).map_err(|reject| reject.code())?;
+    let Opened { session, queue, .. } = opened;
+    let transport =
+        Arc::new(Transport { shared, session, queue, visitor, refreshing: AtomicBool::new(false) });
     let on_event = Arc::clone(&transport);
     socket.on_fallback(move |event: Inbound| {
-        on_event.receive(&event);
+        Transport::receive(&on_event, &event);
         ready(())
     });
     let on_disconnect = Arc::clone(&transport);
@@ -163,7 +170,7 @@ async fn authenticate(
     visitor: Visitor,
     parts: &axum::http::request::Parts,
     auth: Option<&Json>,
-) -> Result<Identity, &'static str> {
+) -> Result<Admitted, &'static str> {
     let text = |name: &str| auth.and_then(|auth| auth.get(name)).and_then(Json::as_str);
     let token = text("token").or_else(|| text("authToken"));
     let handed = match token {
@@ -225,16 +232,37 @@ impl Inbound {
 }
 
 impl Transport {
-    fn receive(&self, inbound: &Inbound) {
+    fn receive(self: &Arc<Self>, inbound: &Inbound) {
         let ack = inbound.ack.map(AckId::Number);
         match inbound.parse(self.shared.limits.json_depth) {
+            Ok((event, payload)) if event == "session:refresh" => self.refresh(payload, ack),
             Ok((event, payload)) => {
-                let request =
-                    SignalRequest { event, payload, wants_ack: ack.is_some(), size: inbound.text.len() };
+                let request = SignalRequest {
+                    event,
+                    payload,
+                    wants_ack: ack.is_some(),
+                    size: inbound.text.len(),
+                    last_seen: None,
+                };
                 self.shared.engine.handle(self.session, request, ack);
             }
             Err(reject) => self.shared.engine.refuse(self.session, &reject, ack),
         }
+    }
+}
+
+impl Transport {
+    /// Looks at another token without holding other events up; one at a time.
+    fn refresh(self: &Arc<Self>, payload: Json, ack: Option<AckId>) {
+        if self.refreshing.swap(true, Ordering::AcqRel) {
+            let reject = Reject::RateLimited { limit: "refresh", retry_after: Duration::from_secs(1) };
+            return self.shared.engine.refuse(self.session, &reject, ack);
+        }
+        let this = Arc::clone(self);
+        tokio::spawn(async move {
+            refresh(&this.shared, this.session, this.visitor, &payload, ack).await;
+            this.refreshing.store(false, Ordering::Release);
+        });
     }
 }
 
@@ -283,7 +311,7 @@ async fn write(socket: &Arc<Socket<LocalAdapter>>, queue: &Queue) -> Close {
 
 fn send(socket: &Arc<Socket<LocalAdapter>>, frame: &Frame) -> Result<(), SendError> {
     match frame {
-        Frame::Event { name, payload } => socket.emit(name, payload),
+        Frame::Event(event) => socket.emit(event.name, &event.to_value()),
         Frame::Ack { id: AckId::Number(id), outcome } => {
             let body = match outcome {
                 Ok(data) => json!({"success": true, "data": data}),

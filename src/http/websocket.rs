@@ -25,7 +25,9 @@ use super::admission::{Credential, NotAdmitted, Place, Visitor, credential};
 use super::engine::{Opened, WEBSOCKET};
 use super::frame::{self, ClientFrame};
 use super::refusal::{Refusal, error_json};
+use super::resume::{refresh, wish};
 use super::session::{AckId, Frame, Next, Queue};
+use crate::auth::Denied;
 use crate::signaling::{Close, Reject, Request as SignalRequest, SessionId};
 
 /// The subprotocol.
@@ -53,6 +55,8 @@ const GONE: End = End { code: 1000, reason: "" };
 const TOO_BIG: End = End { code: 1009, reason: "frame too large" };
 const NOT_TEXT: End = End { code: 4400, reason: "BINARY_UNSUPPORTED" };
 const NO_HELLO: End = End { code: 4401, reason: "no hello in time" };
+/// Nobody can say who the caller is: worth trying again.
+const UNAVAILABLE: End = End { code: 1013, reason: "authentication is not available" };
 const IDLE: End = End { code: 4408, reason: "idle" };
 
 impl End {
@@ -83,6 +87,7 @@ struct Hello {
     name: Option<String>,
     #[serde(rename = "anonymousKey")]
     anonymous_key: Option<String>,
+    resume: Option<serde_json::Value>,
 }
 
 /// Answers the handshake.
@@ -166,7 +171,7 @@ async fn run(shared: &Shared, socket: Socket, visitor: Visitor, handed: Credenti
     let end = match greeted.unwrap_or(Err((NO_HELLO, None))) {
         Ok(opened) => {
             let end = tokio::select! {
-                end = read(shared, &mut stream, opened.session) => end,
+                end = read(shared, &mut stream, opened.session, visitor) => end,
                 end = write(shared, &mut sink, &opened.queue) => end,
             };
             if end == Close::Slow.into() {
@@ -195,7 +200,7 @@ async fn greet(
 ) -> Result<Opened, (End, Option<Frame>)> {
     // The caller limits the whole greeting.
     let text = next_text(stream, Duration::MAX).await.map_err(|end| (end, None))?;
-    let ClientFrame { event, id, payload } =
+    let ClientFrame { event, id, payload, .. } =
         frame::parse(&text, shared.limits.json_depth).map_err(|error| (malformed(error), None))?;
     if event != "hello" {
         return Err((End { code: 4401, reason: "say hello first" }, None));
@@ -215,16 +220,16 @@ async fn greet(
         anonymous_key: hello.anonymous_key.or(handed.anonymous_key),
     };
     let presented = shown.presented(hello.name.as_deref());
-    let identity = shared.admission.authenticate(presented, visitor).await.map_err(|reason| {
+    let admitted = shared.admission.authenticate(presented, visitor).await.map_err(|reason| {
         let end = match reason {
             NotAdmitted::Origin => End { code: 4403, reason: "origin" },
+            NotAdmitted::Denied(Denied::Unavailable) => UNAVAILABLE,
             NotAdmitted::Denied(_) => Close::Auth.into(),
         };
         refused(end, error_json(reason.code(), &reason.to_string()))
     })?;
     shared
-        .engine
-        .open(identity, WEBSOCKET, ack.clone())
+        .open(admitted, visitor, WEBSOCKET, ack.clone(), wish(hello.resume.as_ref()))
         .map_err(|reject| refused(rejected(&reject), reject.to_json()))
 }
 
@@ -263,21 +268,28 @@ async fn next_text(stream: &mut SplitStream<Socket>, idle: Duration) -> Result<S
     }
 }
 
-async fn read(shared: &Shared, stream: &mut SplitStream<Socket>, session: SessionId) -> End {
+async fn read(
+    shared: &Shared,
+    stream: &mut SplitStream<Socket>,
+    session: SessionId,
+    visitor: Visitor,
+) -> End {
     let idle = shared.limits.ping + shared.limits.pong;
     loop {
         let text = match next_text(stream, idle).await {
             Ok(text) => text,
             Err(end) => return end,
         };
-        let ClientFrame { event, id, payload } = match frame::parse(&text, shared.limits.json_depth) {
-            Ok(frame) => frame,
-            Err(error) => return malformed(error),
-        };
-        if event == "seq" {
+        let ClientFrame { event, id, payload, last_seen } =
+            match frame::parse(&text, shared.limits.json_depth) {
+                Ok(frame) => frame,
+                Err(error) => return malformed(error),
+            };
+        if event == "session:refresh" {
+            refresh(shared, session, visitor, &payload, id.map(AckId::Text)).await;
             continue;
         }
-        let request = SignalRequest { event, payload, wants_ack: id.is_some(), size: text.len() };
+        let request = SignalRequest { event, payload, wants_ack: id.is_some(), size: text.len(), last_seen };
         shared.engine.handle(session, request, id.map(AckId::Text));
     }
 }

@@ -7,16 +7,17 @@ use std::sync::{Arc, mpsc};
 use std::thread;
 
 use mio::{Poll, Waker};
-use parking_lot::Mutex;
 use tokio::task::AbortHandle;
 
-use super::accept::{Acceptor, HttpService, Strangers};
+use super::accept::{Acceptor, HttpService};
+use super::command::{Command, Link};
 use super::listen::{Bound, bind_tcp, bind_udp};
 use super::sockets::{Socket, Sockets, WAKER};
+use super::strangers::Strangers;
 use super::streams::Streams;
 use super::tls::{self, CertificateError, Certificates};
 use super::udp::{Offload, Options, Receiver};
-use super::worker::{Command, Gauges, Outbox, Worker, now};
+use super::worker::{Gauges, Outbox, Worker, now};
 use super::{Config, collector, descriptors};
 use crate::metrics::Metrics;
 use crate::turn::{self, Event, Keys, Server, Settings, Shared, Stats};
@@ -173,7 +174,7 @@ impl Relay {
                 errors: Vec::new(),
             };
             let thread = spawn(index, worker, Arc::clone(&on_failure))?;
-            links.push(Link { commands, waker, thread: Mutex::new(Some(thread)) });
+            links.push(Link::new(commands, waker, thread));
         }
         collector::register(&metrics, stats.clone(), Arc::clone(&shared));
         let links: Arc<[Link]> = links.into();
@@ -234,22 +235,6 @@ fn spawn(index: usize, worker: Worker, on_failure: Arc<Failure>) -> io::Result<t
     })
 }
 
-/// How a worker is reached.
-pub(super) struct Link {
-    commands: mpsc::Sender<Command>,
-    waker: Waker,
-    thread: Mutex<Option<thread::JoinHandle<()>>>,
-}
-
-impl Link {
-    pub(super) fn send(&self, command: Command) {
-        // A worker that is gone has reported why; there is nobody left to obey.
-        if self.commands.send(command).is_ok() {
-            let _ = self.waker.wake();
-        }
-    }
-}
-
 /// The running relay.
 pub struct Handle {
     shared: Arc<Shared>,
@@ -300,9 +285,7 @@ impl Handle {
     pub fn stop(&self) {
         self.links.iter().for_each(|link| link.send(Command::Stop));
         self.tasks.iter().for_each(AbortHandle::abort);
-        for thread in self.links.iter().filter_map(|link| link.thread.lock().take()) {
-            let _ = thread.join();
-        }
+        self.links.iter().for_each(Link::join);
     }
 }
 

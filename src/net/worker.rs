@@ -10,14 +10,14 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use mio::{Events, Poll};
 use prometheus::{Histogram, IntCounter, IntCounterVec, IntGaugeVec};
 
+use super::command::Command;
 use super::sockets::{Owner, Socket, Sockets, WAKER};
-use super::stream::Connection;
 use super::streams::Streams;
 use super::udp::{self, IcmpErrors, Message, Offload, Options, Payload, Receiver, Role, Sender, Unsent};
 use crate::metrics::Metrics;
 use crate::turn::{
-    Bind, BindFailure, Direction, DropReason, Event, FiveTuple, Keys, Now, Output, RelayId, Server, Settings,
-    Transport, Verdict,
+    Bind, BindFailure, Direction, DropReason, Event, FiveTuple, Now, Output, RelayId, Server, Transport,
+    Verdict,
 };
 
 /// Reads one socket may have before the others get their turn.
@@ -26,18 +26,6 @@ const READS_PER_TURN: usize = 8;
 const DATAGRAMS_PER_TURN: usize = 1024;
 /// Rounds in which one socket may report ICMP errors before data gets its turn.
 const ERROR_ROUNDS: usize = 4;
-
-/// What the rest of the process asks of a worker.
-pub(super) enum Command {
-    /// Serve a connection from now on.
-    Adopt(Box<Connection>),
-    /// End the allocations of a call.
-    RevokeCall(Arc<str>),
-    /// Go on with a changed configuration.
-    Reconfigure(Settings, Arc<dyn Keys>),
-    /// End every allocation and return.
-    Stop,
-}
 
 /// What a worker counts beside its server.
 #[derive(Clone)]

@@ -10,7 +10,8 @@ use super::deadline::after;
 use super::limits::Bucket;
 use super::message::{Initiate, Kind};
 use super::negotiation::Negotiation;
-use super::participant::{Participant, Profile, Role, State};
+use super::notice::Step;
+use super::participant::{Lost, Participant, Profile, Role, State};
 use super::switchboard::Switchboard;
 use super::{CallId, Event, Identity, Now, SessionId, UserId};
 
@@ -52,6 +53,8 @@ pub(super) enum Reason {
     ConnectionLost,
     /// It had lasted as long as a call may.
     MaxDuration,
+    /// The operator ended it.
+    Admin,
 }
 
 /// The end of a call.
@@ -93,6 +96,14 @@ pub(super) struct Call {
     pub(super) rev: u64,
     /// The store does not have this `rev` yet.
     pub(super) dirty: bool,
+    /// Nobody new may join.
+    pub(super) locked: bool,
+    pub(super) relay_bytes_up: u64,
+    pub(super) relay_bytes_down: u64,
+    /// What happened since the last notice.
+    pub(super) steps: Vec<Step>,
+    /// Number of the last notice.
+    pub(super) told: u64,
     pub(super) joins: u32,
     pub(super) participants: Vec<Participant>,
     pub(super) negotiation: Negotiation,
@@ -109,7 +120,7 @@ impl Status {
             Self::Active => "active",
             Self::Reconnecting => "reconnecting",
             Self::Ended(reason) => match reason {
-                Reason::Completed | Reason::MaxDuration => "completed",
+                Reason::Completed | Reason::MaxDuration | Reason::Admin => "completed",
                 Reason::Rejected => "rejected",
                 Reason::Cancelled => "cancelled",
                 Reason::Missed | Reason::Offline => "missed",
@@ -133,16 +144,18 @@ impl Reason {
             Self::NegotiationTimeout => "negotiationTimeout",
             Self::ConnectionLost => "connectionLost",
             Self::MaxDuration => "maxDuration",
+            Self::Admin => "admin",
         }
     }
 }
 
 impl Call {
-    /// A call that nobody has heard of yet. The initiator has joined it with `device`.
+    /// A call that nobody has heard of yet. The initiator has joined it with `device`; without one it is expected to
+    /// take its seat as long as it rings.
     pub(super) fn new(
         id: CallId,
         initiator: &Identity,
-        device: SessionId,
+        device: Option<SessionId>,
         request: Initiate,
         config: &Config,
         now: Now,
@@ -157,10 +170,15 @@ impl Call {
             Participant::invited(initiator.user.clone(), Profile::of(initiator), request.kind, now.unix_ms);
         first.role = Role::Initiator;
         first.state = State::Joined;
-        first.device = Some(device);
+        first.identify(initiator);
+        first.device = device;
         first.joined = Some(now.instant);
         first.joined_at = Some(now.unix_ms);
         first.order = 0;
+        if device.is_none() {
+            first.joined = None;
+            first.lost = Some(Lost { at: now.instant, until: after(now.instant, ring), told: true });
+        }
         first.apply(request.settings);
         Self {
             id,
@@ -186,6 +204,11 @@ impl Call {
             meshed: false,
             rev: 1,
             dirty: true,
+            locked: false,
+            relay_bytes_up: 0,
+            relay_bytes_down: 0,
+            steps: Vec::new(),
+            told: 0,
             joins: 1,
             participants: vec![first],
             negotiation: Negotiation::default(),
@@ -264,19 +287,21 @@ impl Call {
         if self.present().all(|who| who.lost.is_some()) { Status::Reconnecting } else { Status::Active }
     }
 
-    /// Brings the status of a running call up to date.
-    pub(super) fn refresh_status(&mut self, board: &mut Switchboard) {
+    /// Brings the status of a running call up to date; whether the participants were told the new one.
+    pub(super) fn refresh_status(&mut self, board: &mut Switchboard) -> bool {
         let (old, new) = (self.status, self.current_status());
         if self.is_over() || old == new {
-            return;
+            return false;
         }
         self.status = new;
         self.bump();
         board.emit(Event::CallStatus { from: Some(old.name()), to: Some(new.name()) });
-        if matches!(new, Status::Active | Status::Reconnecting) {
+        let tell = matches!(new, Status::Active | Status::Reconnecting);
+        if tell {
             let state = self.state_event();
             self.tell(board, "call:state", &state, None);
         }
+        tell
     }
 
     /// When the call wants attention next.
@@ -289,10 +314,12 @@ impl Call {
             let tell = after(lost.at, config.reconnecting_after);
             if lost.told { lost.until } else { tell.min(lost.until) }
         });
+        let ice = self.present().filter(|who| who.lost.is_none()).filter_map(|who| who.renew_ice);
         [Some(self.ends_by), ring, self.negotiate_until, self.alone_until]
             .into_iter()
             .flatten()
             .chain(lost)
+            .chain(ice)
             .min()
     }
 }

@@ -59,6 +59,13 @@ pub struct Config {
     #[serde(with = "humantime_serde")]
     #[schemars(with = "String")]
     pub duplicate_window: Duration,
+    /// Ring users who are not connected too, because something else wakes them (a push message sent on a webhook). Without
+    /// it a call that reaches nobody is refused.
+    pub ring_offline: bool,
+    /// How long a session without a connection can be resumed, and how long what it was sent is kept for that.
+    #[serde(with = "humantime_serde")]
+    #[schemars(with = "String")]
+    pub resume_window: Duration,
     /// On a drain, clients are told to reconnect after a random time up to this.
     #[serde(with = "humantime_serde")]
     #[schemars(with = "String")]
@@ -94,6 +101,8 @@ pub struct Limits {
     pub id_bytes: usize,
     /// Bytes of the metadata of a call, as JSON.
     pub metadata_bytes: usize,
+    /// Bytes of the data of a message between participants, as JSON.
+    pub message_bytes: usize,
     /// Levels of nesting in a payload.
     pub json_depth: usize,
     /// Sessions in all.
@@ -112,6 +121,10 @@ pub struct Limits {
     pub invited: usize,
     /// Everyone ever invited to or seen in one call.
     pub roster: usize,
+    /// Rooms whose members were named.
+    pub member_rooms: usize,
+    /// Members that one room may name.
+    pub members: usize,
     /// Sessions in one room.
     pub sessions_per_room: usize,
     /// Rooms one session may be in.
@@ -120,6 +133,12 @@ pub struct Limits {
     pub queued_signals: usize,
     /// Bytes of those signals.
     pub queued_bytes: usize,
+    /// Events kept for a session until it acknowledges them.
+    pub replay_events: usize,
+    /// Bytes of those events.
+    pub replay_bytes: usize,
+    /// Bytes of the events kept for all sessions.
+    pub replay_total_bytes: usize,
     /// Ended calls that are remembered.
     pub ended_calls: usize,
 }
@@ -142,6 +161,8 @@ pub struct Rates {
     pub leave: Rate,
     /// Microphone and camera switches of one user.
     pub toggle: Rate,
+    /// Messages, invitations and questions of one session.
+    pub messages: Rate,
 }
 
 /// A sustained rate with a burst on top: `count` requests each `per`, at most `burst` at once.
@@ -184,6 +205,8 @@ impl Default for Config {
             max_duration: Duration::from_secs(12 * 3600),
             ended_retention: Duration::from_secs(60),
             duplicate_window: Duration::from_secs(30),
+            ring_offline: false,
+            resume_window: Duration::from_secs(120),
             drain_reconnect: Duration::from_secs(10),
             limits: Limits::default(),
             rates: Rates::default(),
@@ -199,6 +222,7 @@ impl Default for Limits {
             candidate_bytes: 2 * 1024,
             id_bytes: 128,
             metadata_bytes: 8 * 1024,
+            message_bytes: 8 * 1024,
             json_depth: 16,
             sessions: 50_000,
             sessions_per_user: 10,
@@ -208,10 +232,15 @@ impl Default for Limits {
             participants: 4,
             invited: 32,
             roster: 64,
+            member_rooms: 10_000,
+            members: 1_000,
             sessions_per_room: 100,
             rooms_per_session: 16,
             queued_signals: 64,
             queued_bytes: 128 * 1024,
+            replay_events: 512,
+            replay_bytes: 256 * 1024,
+            replay_total_bytes: 512 * 1024 * 1024,
             ended_calls: 10_000,
         }
     }
@@ -227,6 +256,7 @@ impl Default for Rates {
             join: Rate::per_minute(20),
             leave: Rate::per_minute(20),
             toggle: Rate::per_minute(50),
+            messages: Rate::per_second(10, 50),
         }
     }
 }

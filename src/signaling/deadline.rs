@@ -45,14 +45,23 @@ impl<K: Ord + Hash + Clone> Deadlines<K> {
         Some(key)
     }
 
+    /// Whether a key has a deadline.
+    pub(super) fn is_armed(&self, key: &K) -> bool {
+        self.armed.contains_key(key)
+    }
+
+    /// The key with the earliest deadline.
+    pub(super) fn first(&self) -> Option<&K> {
+        self.order.first().map(|(_, key)| key)
+    }
+
     #[cfg(test)]
     pub(super) fn of(&self, key: &K) -> Option<Instant> {
         self.armed.get(key).copied()
     }
 
-    #[cfg(test)]
+    /// How many keys have a deadline.
     pub(super) fn len(&self) -> usize {
-        assert_eq!(self.order.len(), self.armed.len());
         self.order.len()
     }
 }

@@ -3,15 +3,25 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::{CallId, UserId};
+use super::{CallId, Notice, Resumption, UserId};
 
 /// Something to count, log or record. Every text is from a closed set and may label a metric.
 #[derive(Debug, Clone)]
 pub enum Event {
-    /// A session opened.
-    SessionOpened,
-    /// A session closed.
-    SessionClosed,
+    /// A session changed its state (`connected`, `resumable`), for the gauge of sessions.
+    SessionState {
+        /// State it leaves; `None` for a new session.
+        from: Option<&'static str>,
+        /// State it enters; `None` when it is over.
+        to: Option<&'static str>,
+    },
+    /// A transport came to resume a session.
+    Resume {
+        /// What came of it.
+        result: Resumption,
+    },
+    /// A request came a second time and had its first outcome again.
+    Duplicate,
     /// A request came in.
     EventIn {
         /// Its wire name, `other` for an unknown one.
@@ -67,12 +77,15 @@ pub enum Event {
         /// `session` or `call`.
         kind: &'static str,
     },
+    /// A step in the life of a call, for webhooks.
+    Notice(Arc<Notice>),
     /// The persistent state of a call changed: the whole record, to be upserted. Newest `rev` wins.
     Record(Arc<CallRecord>),
 }
 
-/// A call as the store keeps it. Times are milliseconds since the Unix epoch.
-#[derive(Debug, Clone, PartialEq, Eq)]
+/// A call as the store keeps it, and as [`super::Hub::restore`] reads it back. Times are milliseconds since the Unix
+/// epoch. Every text that is not an id is from a closed set: see [`word`].
+#[derive(Debug, Clone, PartialEq)]
 pub struct CallRecord {
     /// Id of the call.
     pub id: CallId,
@@ -102,6 +115,18 @@ pub struct CallRecord {
     pub ended_by: Option<UserId>,
     /// Most participants joined at once.
     pub participants_peak: u32,
+    /// Everyone in the room may join.
+    pub open: bool,
+    /// Nobody new may join.
+    pub locked: bool,
+    /// When it stops ringing.
+    pub expires_at: i64,
+    /// `good`, `fair` or `poor`: the mean of the participant who had it worst.
+    pub quality: Option<&'static str>,
+    /// Bytes that participants sent through the relay.
+    pub relay_bytes_up: u64,
+    /// Bytes that participants received through the relay.
+    pub relay_bytes_down: u64,
     /// Opaque JSON of the initiator, at most 8 KiB.
     pub metadata: Option<Arc<str>>,
     /// Strictly increasing per call.
@@ -111,7 +136,7 @@ pub struct CallRecord {
 }
 
 /// A participant as the store keeps it.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct ParticipantRecord {
     /// Who.
     pub user: UserId,
@@ -135,4 +160,82 @@ pub struct ParticipantRecord {
     pub video: bool,
     /// How often its signaling reconnected.
     pub reconnects: u32,
+    /// From the join to the first answer, in milliseconds.
+    pub setup_ms: Option<i64>,
+    /// Candidate type its media uses: `host`, `srflx`, `prflx` or `relay`.
+    pub ice_method: Option<&'static str>,
+    /// Mean round trip in milliseconds.
+    pub rtt_avg_ms: Option<f64>,
+    /// Longest round trip in milliseconds.
+    pub rtt_max_ms: Option<f64>,
+    /// Mean loss in percent.
+    pub loss_avg: Option<f64>,
+    /// Highest loss in percent.
+    pub loss_max: Option<f64>,
+    /// Mean jitter in milliseconds.
+    pub jitter_avg_ms: Option<f64>,
+    /// Bytes of its media that went through the relay, both ways.
+    pub relay_bytes: u64,
+    /// Transport between it and the relay.
+    pub relay_transport: Option<&'static str>,
+}
+
+impl CallRecord {
+    /// Whether media went through the relay.
+    pub fn relay_used(&self) -> bool {
+        self.relay_bytes_up > 0 || self.relay_bytes_down > 0
+    }
+}
+
+/// Every text of a record that is not an id.
+const WORDS: &[&str] = &[
+    // Kinds and modes.
+    "audio",
+    "video",
+    "p2p",
+    "mesh",
+    // Statuses and reasons.
+    "initiated",
+    "ringing",
+    "connecting",
+    "active",
+    "reconnecting",
+    "completed",
+    "rejected",
+    "cancelled",
+    "missed",
+    "busy",
+    "failed",
+    "offline",
+    "negotiationTimeout",
+    "connectionLost",
+    "maxDuration",
+    "admin",
+    // Roles, states of participants and reasons of a leave.
+    "initiator",
+    "participant",
+    "invited",
+    "joined",
+    "connected",
+    "grace",
+    "declined",
+    "left",
+    "kicked",
+    "lost",
+    // Quality, candidates, transports.
+    "good",
+    "fair",
+    "poor",
+    "host",
+    "srflx",
+    "prflx",
+    "relay",
+    "udp",
+    "tcp",
+    "tls",
+];
+
+/// The text of a record that reads like this one, for whoever reads records back.
+pub fn word(text: &str) -> Option<&'static str> {
+    WORDS.iter().find(|word| **word == text).copied()
 }

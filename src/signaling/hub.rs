@@ -1,11 +1,16 @@
 //! The engine: one input, then drain the outputs, then sleep until the next timeout.
 
+mod admin;
+mod conversation;
 mod initiate;
 #[cfg(test)]
 mod invariants;
 mod membership;
+mod moderation;
 mod relay;
+mod restore;
 mod room;
+mod session;
 
 use std::collections::{HashMap, VecDeque};
 use std::time::Instant;
@@ -15,11 +20,11 @@ use serde_json::{Value, json};
 use super::call::Call;
 use super::deadline::after;
 use super::message::event_label;
-use super::session::Session;
 use super::switchboard::{Switchboard, Timer};
-use super::{
-    CallId, ClientMessage, Close, Config, Event, IceMint, Identity, Reject, Request, ServerEvent, SessionId,
-};
+use super::{CallId, ClientMessage, Close, Config, Event, IceMint, Reject, Request, ServerEvent, SessionId};
+
+/// Longest `msgId`, in bytes.
+const MAX_MESSAGE_ID: usize = 64;
 
 /// Fills a buffer with unpredictable bytes. The shell passes the system's generator, a simulation a seeded one.
 pub type Entropy = Box<dyn FnMut(&mut [u8]) + Send>;
@@ -40,10 +45,10 @@ pub enum Output {
     Deliver {
         /// The receiving session.
         session: SessionId,
-        /// What to send; its payload is complete, `seq` included where it has one.
+        /// What to send.
         event: ServerEvent,
     },
-    /// Close the transport of a session; the hub has forgotten it already.
+    /// Close the transport of a session; the hub knows that it is gone already.
     Close {
         /// The session whose transport is closed.
         session: SessionId,
@@ -60,6 +65,8 @@ struct Caller {
     session: SessionId,
     wants_ack: bool,
 }
+
+pub use admin::{AdminCommand, Authority};
 
 /// The call engine.
 pub struct Hub {
@@ -92,51 +99,51 @@ impl Hub {
         }
     }
 
-    /// Opens a session for an authenticated transport; `session:ready` is the first output that goes to it.
-    ///
-    /// # Errors
-    /// [`Reject`] when a limit on sessions is reached or the server drains.
-    pub fn open(&mut self, identity: Identity, now: Now) -> Result<SessionId, Reject> {
-        if self.draining {
-            return Err(Reject::Draining);
-        }
-        let session = self.board.connect(identity, now)?;
-        self.welcome(session, now)?;
-        let identity = self.board.identity(session)?;
-        for id in self.calls_of(&identity.user) {
-            self.edit(&id, now, |call, board| call.ring(board, &identity.user, &[session], now));
-        }
-        Ok(session)
-    }
-
     /// Handles one request. The value is the ack's data (`{}` where there is none). Where the client asked for no
     /// ack (`Request::wants_ack == false`) the echo or error event of the protocol is among the outputs as well.
     ///
     /// # Errors
     /// [`Reject`], to be sent as the ack's error.
     pub fn handle(&mut self, session: SessionId, request: Request, now: Now) -> Result<Value, Reject> {
-        let call = request.payload.get("callId").and_then(Value::as_str).map(str::to_owned);
+        self.board.tick(now);
+        let text = |key| request.payload.get(key).and_then(Value::as_str).map(str::to_owned);
+        let (call, id) =
+            (text("callId"), text("msgId").filter(|id| !id.is_empty() && id.len() <= MAX_MESSAGE_ID));
         let caller = Caller { session, wants_ack: request.wants_ack };
         self.board.emit(Event::EventIn { name: event_label(&request.event) });
-        let outcome = self.admit(session, &request, now).and_then(|()| {
+        self.hear(session, &request);
+        let admitted = self.admit(session, &request, now);
+        if admitted.is_ok()
+            && let Some(outcome) = id.as_ref().and_then(|id| self.answered(session, id))
+        {
+            self.board.emit(Event::Duplicate);
+            return outcome;
+        }
+        let outcome = admitted.and_then(|()| {
             let message = ClientMessage::parse(&request.event, request.payload, &self.board.config.limits)?;
             self.dispatch(caller, message, now)
         });
+        if let (Some(id), Some(session)) = (&id, self.board.sessions.get_mut(&session)) {
+            session.answered.remember(id, &outcome);
+        }
         if let Err(reject) = &outcome {
             self.refuse(caller, reject, call, now);
         }
         outcome
     }
 
-    /// The transport of a session is gone (not a hang-up: participants enter their grace).
-    pub fn close(&mut self, session: SessionId, now: Now) {
-        let Some(Session { identity, .. }) = self.board.disconnect(session, now) else { return };
-        for id in self.calls_of(&identity.user) {
-            self.edit(&id, now, |call, board| {
-                if call.of(&identity.user).is_some_and(|who| who.device == Some(session)) {
-                    call.lose(board, &identity.user, now);
-                }
-            });
+    /// The client of a session has received every event up to this number (`ls`).
+    pub fn acknowledge(&mut self, session: SessionId, seq: u64) {
+        self.board.acknowledge(session, seq);
+    }
+
+    /// What any request says besides itself: its transport works, and what arrived on it.
+    fn hear(&mut self, id: SessionId, request: &Request) {
+        let Some(session) = self.board.sessions.get_mut(&id) else { return };
+        session.keys.received();
+        let seen = request.last_seen.or_else(|| request.payload.get("ls").and_then(Value::as_u64));
+        if let Some(seq) = seen {
+            self.board.acknowledge(id, seq);
         }
     }
 
@@ -145,8 +152,14 @@ impl Hub {
         self.board.config = config;
     }
 
+    /// The outcome of a request that was handled before.
+    fn answered(&self, session: SessionId, id: &str) -> Option<Result<Value, Reject>> {
+        self.board.sessions.get(&session)?.answered.outcome(id)
+    }
+
     /// Stops accepting calls; sessions are told when to reconnect.
-    pub fn drain(&mut self, _now: Now) {
+    pub fn drain(&mut self, now: Now) {
+        self.board.tick(now);
         if std::mem::replace(&mut self.draining, true) {
             return;
         }
@@ -155,19 +168,25 @@ impl Hub {
         sessions.sort_unstable();
         for session in sessions {
             let wait = self.board.random_below(spread);
-            self.board.deliver_volatile(session, "session:draining", json!({ "reconnectInMs": wait }));
+            self.board.deliver_volatile(session, "session:draining", &json!({ "reconnectInMs": wait }));
         }
     }
 
     /// Runs every timer that is due.
     pub fn on_timeout(&mut self, now: Now) {
+        self.board.tick(now);
         while let Some(timer) = self.board.timers.pop_due(now.instant) {
             match timer {
                 Timer::Call(id) => {
                     self.edit(&id, now, |call, board| call.on_timeout(board, now));
                 }
                 Timer::User(user) => self.board.release(&user, now),
+                Timer::Replay(session) => self.board.expire(session, now),
             }
+        }
+        self.board.missed.expire(now.instant);
+        while let Some(session) = self.board.detached.pop_due(now.instant) {
+            self.forsake(session, now);
         }
         while self.ended.front().is_some_and(|(at, _)| *at <= now.instant) {
             self.forget_oldest();
@@ -177,7 +196,14 @@ impl Hub {
     /// When [`Hub::on_timeout`] wants to be called next.
     pub fn poll_timeout(&self) -> Option<Instant> {
         let forget = self.ended.front().map(|(at, _)| *at);
-        self.board.timers.next().into_iter().chain(forget).min()
+        self.board
+            .timers
+            .next()
+            .into_iter()
+            .chain(self.board.detached.next())
+            .chain(self.board.missed.next())
+            .chain(forget)
+            .min()
     }
 
     /// The next thing to do, until `None`.
@@ -185,44 +211,11 @@ impl Hub {
         self.board.out.pop_front()
     }
 
-    fn welcome(&mut self, session: SessionId, now: Now) -> Result<(), Reject> {
-        let identity = self.board.identity(session)?;
-        let ice = self.board.mint(&identity, None, now);
-        let active: Vec<Value> = self
-            .calls_of(&identity.user)
-            .iter()
-            .filter_map(|id| self.calls.get(id))
-            .map(Call::to_json)
-            .collect();
-        let sid = self.board.sessions.get(&session).map(|session| session.sid.to_string());
-        let limits = &self.board.config.limits;
-        let ready = json!({
-            "sid": sid,
-            "resumed": false,
-            "userId": identity.user.0.as_ref(),
-            "serverTime": super::snapshot::time(now.unix_ms),
-            "protocol": 1,
-            "limits": {
-                "frameBytes": limits.frame_bytes,
-                "sdpBytes": limits.sdp_bytes,
-                "candidateBytes": limits.candidate_bytes,
-                "idBytes": limits.id_bytes,
-                "metadataBytes": limits.metadata_bytes,
-                "participants": limits.participants,
-            },
-            "iceServers": ice.servers,
-            "iceTtl": ice.ttl,
-            "activeCalls": active,
-            "missed": [],
-        });
-        self.board.deliver_volatile(session, "session:ready", ready);
-        Ok(())
-    }
-
     /// Size and rate of a frame, before anything else is looked at.
     fn admit(&mut self, id: SessionId, request: &Request, now: Now) -> Result<(), Reject> {
         let config = &self.board.config;
-        let session = self.board.sessions.get_mut(&id).ok_or(Reject::NotAuthenticated)?;
+        let session = self.board.sessions.get_mut(&id).filter(|session| session.attached);
+        let session = session.ok_or(Reject::NotAuthenticated)?;
         if let Err(retry_after) = session.frames.take(config.rates.frames, now.instant) {
             session.flooded = session.flooded.saturating_add(1);
             return Err(Reject::RateLimited { limit: "frames", retry_after });
@@ -241,8 +234,15 @@ impl Hub {
             ClientMessage::Leave(call) => self.leave(caller, &call, now),
             ClientMessage::Decline(call) => self.decline(caller, &call, now),
             ClientMessage::End(call) => self.end(caller, &call, now),
+            ClientMessage::Invite { call, to } => self.invite_to(caller, &call, &to, now),
+            ClientMessage::Kick { call, user } => self.kick(caller, &call, &user, now),
+            ClientMessage::Mute { call, user, media } => self.mute(caller, &call, &user, media, now),
+            ClientMessage::Lock { call, locked } => self.lock(caller, &call, locked, now),
+            ClientMessage::Message { call, to, data } => self.message(caller, &call, to.as_ref(), &data, now),
+            ClientMessage::Quality { call, stats } => self.report_quality(caller, &call, stats, now),
+            ClientMessage::Presence(users) => self.presence_of(caller, &users, now),
             ClientMessage::RequestIceServers(call) => self.request_ice(caller, call.as_ref(), now),
-            ClientMessage::Heartbeat => Ok(json!({})),
+            ClientMessage::Heartbeat | ClientMessage::Seen => Ok(json!({})),
             ClientMessage::RoomJoin(room) => self.room_join(caller, &room, now),
             ClientMessage::RoomLeave(room) => self.room_leave(caller, &room),
             ClientMessage::Bye => self.bye(caller, now),
@@ -265,7 +265,7 @@ impl Hub {
             if let (Some(fields), Some(call)) = (error.as_object_mut(), call) {
                 fields.entry("callId").or_insert(json!(call));
             }
-            self.board.deliver(caller.session, "call:error", error);
+            self.board.deliver(caller.session, "call:error", &error);
         }
     }
 
@@ -285,6 +285,7 @@ impl Hub {
         let was_over = call.is_over();
         let value = change(call, &mut self.board);
         call.refresh_status(&mut self.board);
+        call.tell_steps(&mut self.board, now);
         if let Some(record) = call.take_record() {
             self.board.emit(record);
         }

@@ -6,6 +6,7 @@ use std::time::Duration;
 use serde_json::{Map, Value};
 
 use super::config::Limits;
+use super::quality::Stats;
 use super::signal::Signal;
 use super::{CallId, Reject, UserId};
 
@@ -51,8 +52,58 @@ pub enum ClientMessage {
     RoomJoin(Arc<str>),
     /// `room:leave`.
     RoomLeave(Arc<str>),
+    /// `call:invite`.
+    Invite {
+        /// The call.
+        call: CallId,
+        /// Who is called.
+        to: Vec<UserId>,
+    },
+    /// `call:kick`.
+    Kick {
+        /// The call.
+        call: CallId,
+        /// Who is removed.
+        user: UserId,
+    },
+    /// `call:mute`.
+    Mute {
+        /// The call.
+        call: CallId,
+        /// Whose media.
+        user: UserId,
+        /// Which media.
+        media: Media,
+    },
+    /// `call:lock`.
+    Lock {
+        /// The call.
+        call: CallId,
+        /// The state to set.
+        locked: bool,
+    },
+    /// `call:message`.
+    Message {
+        /// The call.
+        call: CallId,
+        /// Who it is for; absent for everyone.
+        to: Option<UserId>,
+        /// Opaque.
+        data: Value,
+    },
+    /// `call:quality-report`.
+    Quality {
+        /// The call.
+        call: CallId,
+        /// What the client measured.
+        stats: Stats,
+    },
+    /// `presence:get`.
+    Presence(Vec<UserId>),
     /// `session:bye`.
     Bye,
+    /// `seq`: nothing but an acknowledgement of events.
+    Seen,
 }
 
 /// A request to start a call.
@@ -112,15 +163,30 @@ pub struct Request {
     pub wants_ack: bool,
     /// Size of the frame on the wire in bytes, for limits.
     pub size: usize,
+    /// Number of the last event the client has received (`ls`), where it says so. A payload may say so as well.
+    pub last_seen: Option<u64>,
 }
 
-/// An event of the server.
+/// An event of the server. Clones share the payload.
 #[derive(Debug, Clone)]
 pub struct ServerEvent {
     /// Wire name (`call:ended`).
     pub name: &'static str,
-    /// Payload.
-    pub payload: Value,
+    /// Its number in the session; an event about the transport itself has none.
+    pub seq: Option<u64>,
+    /// Payload: a JSON object without the number, written once for everyone who gets it.
+    pub payload: Arc<str>,
+}
+
+impl ServerEvent {
+    /// The payload as a value, with its number as the field `seq` where it has one.
+    pub fn to_value(&self) -> Value {
+        let mut payload = serde_json::from_str(&self.payload).unwrap_or_default();
+        if let (Value::Object(fields), Some(seq)) = (&mut payload, self.seq) {
+            fields.insert("seq".into(), seq.into());
+        }
+        payload
+    }
 }
 
 /// Why the server closes a transport.
@@ -153,11 +219,21 @@ const CLIENT_EVENTS: &[&str] = &[
     "call:leave",
     "call:decline",
     "call:end",
+    "call:invite",
+    "call:kick",
+    "call:mute",
+    "call:lock",
+    "call:message",
+    "call:quality-report",
     "call:request-ice-servers",
     "call:heartbeat",
+    "presence:get",
     "room:join",
     "room:leave",
     "session:bye",
+    // Answered by whoever can check a token: see `Hub::refresh`.
+    "session:refresh",
+    "seq",
 ];
 
 /// The name of a client's event as a label: `other` for one that does not exist.
@@ -198,10 +274,24 @@ impl ClientMessage {
             "call:decline" => Self::Decline(fields.call_with_reason()?),
             "call:end" => Self::End(fields.call_with_reason()?),
             "call:request-ice-servers" => Self::RequestIceServers(fields.id("callId")?.map(CallId)),
+            "call:invite" => Self::Invite { call: fields.call()?, to: fields.named_users("to")? },
+            "call:kick" => Self::Kick { call: fields.call_with_reason()?, user: fields.participant()? },
+            "call:mute" => {
+                Self::Mute { call: fields.call()?, user: fields.participant()?, media: fields.media()? }
+            }
+            "call:lock" => {
+                Self::Lock { call: fields.call()?, locked: fields.flag("locked")?.unwrap_or(true) }
+            }
+            "call:message" => {
+                Self::Message { call: fields.call()?, to: fields.id("to")?.map(UserId), data: fields.data()? }
+            }
+            "call:quality-report" => Self::Quality { call: fields.call()?, stats: fields.stats()? },
+            "presence:get" => Self::Presence(fields.named_users("userIds")?),
             "call:heartbeat" => Self::Heartbeat,
             "room:join" => Self::RoomJoin(fields.room()?.ok_or(ROOM_MISSING)?),
             "room:leave" => Self::RoomLeave(fields.room()?.ok_or(ROOM_MISSING)?),
             "session:bye" => Self::Bye,
+            "seq" => Self::Seen,
             _ => return Err(Reject::UnknownEvent),
         })
     }
@@ -336,22 +426,59 @@ impl Fields<'_> {
     }
 
     fn callees(&self) -> Result<Vec<UserId>, Reject> {
-        const WRONG: Reject = Reject::Invalid { field: "to", why: "must be an id or a list of ids" };
-        let listed = match self.present("to") {
-            None => return Ok(Vec::new()),
+        match self.present("to") {
+            None => Ok(Vec::new()),
+            Some(_) => self.named_users("to"),
+        }
+    }
+
+    /// Someone in the call, named by `participantId`, `userId` or `to`.
+    fn participant(&self) -> Result<UserId, Reject> {
+        let named = self.id("participantId")?.or(self.id("userId")?).or(self.id("to")?);
+        named.map(UserId).ok_or(Reject::Invalid { field: "participantId", why: "is missing" })
+    }
+
+    fn media(&self) -> Result<Media, Reject> {
+        match self.text("mediaType", usize::MAX)? {
+            None | Some("audio") => Ok(Media::Audio),
+            Some("video") => Ok(Media::Video),
+            Some("screen") => Ok(Media::Screen),
+            Some(_) => Err(Reject::Invalid { field: "mediaType", why: "must be audio, video or screen" }),
+        }
+    }
+
+    fn data(&mut self) -> Result<Value, Reject> {
+        let limit = self.limits.message_bytes;
+        match self.map.remove("data") {
+            None | Some(Value::Null) => Err(Reject::Invalid { field: "data", why: "is missing" }),
+            Some(data) if data.to_string().len() > limit => Err(Reject::TooLarge { what: "data", limit }),
+            Some(data) => Ok(data),
+        }
+    }
+
+    fn stats(&self) -> Result<Stats, Reject> {
+        let stats = self.present("stats").and_then(Value::as_object);
+        Stats::parse(stats.ok_or(Reject::Invalid { field: "stats", why: "must be an object" })?)
+    }
+
+    /// One id or a list of ids, each of them once.
+    fn named_users(&self, field: &'static str) -> Result<Vec<UserId>, Reject> {
+        let wrong = || Reject::Invalid { field, why: "must be an id or a list of ids" };
+        let listed = match self.present(field) {
+            None => return Err(wrong()),
             Some(Value::Array(listed)) => listed.as_slice(),
             Some(one) => std::slice::from_ref(one),
         };
         if listed.is_empty() {
-            return Err(WRONG);
+            return Err(wrong());
         }
         if listed.len() > self.limits.invited {
             return Err(Reject::MaxParticipants(self.limits.participants));
         }
         let mut callees: Vec<UserId> = Vec::with_capacity(listed.len());
         for value in listed {
-            let text = value.as_str().filter(|text| text.len() <= self.limits.id_bytes).ok_or(WRONG)?;
-            let user = UserId(valid_id("to", text)?);
+            let text = value.as_str().filter(|text| text.len() <= self.limits.id_bytes).ok_or_else(wrong)?;
+            let user = UserId(valid_id(field, text)?);
             if !callees.contains(&user) {
                 callees.push(user);
             }

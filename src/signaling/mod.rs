@@ -7,6 +7,7 @@
 //! **The law of a core**: one input ([`Hub::open`], [`Hub::handle`], [`Hub::close`], [`Hub::on_timeout`]), then drain
 //! [`Hub::poll_output`] to `None`, then sleep until [`Hub::poll_timeout`].
 
+mod answered;
 mod call;
 mod config;
 mod deadline;
@@ -16,9 +17,14 @@ mod ice;
 mod identity;
 mod limits;
 mod message;
+mod missed;
 mod negotiation;
+mod notice;
 mod participant;
+mod quality;
 mod reject;
+mod replay;
+mod resume;
 mod session;
 mod signal;
 mod snapshot;
@@ -28,10 +34,13 @@ mod tests;
 mod transition;
 
 pub use config::{BusyPolicy, Config, Limits, Rate, Rates};
-pub use event::{CallRecord, Event, ParticipantRecord};
-pub use hub::{Entropy, Hub, Now, Output};
+pub use event::{CallRecord, Event, ParticipantRecord, word};
+pub use hub::{AdminCommand, Authority, Entropy, Hub, Now, Output};
 pub use ice::{IceMint, IceServer, IceServers};
 pub use identity::{CallId, Grants, Identity, SessionId, UserId};
 pub use message::{ClientMessage, Close, Initiate, Kind, Media, Request, ServerEvent, Settings, event_label};
+pub use notice::{Notice, NoticeKind};
+pub use quality::Stats;
 pub use reject::Reject;
+pub use resume::{Opened, Resume, ResumeKey, Resumption};
 pub use signal::{Signal, SignalType};

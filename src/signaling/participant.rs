@@ -7,8 +7,9 @@ use serde_json::{Map, Value, json};
 
 use super::message::{Kind, Media, Settings};
 use super::negotiation::SignalQueue;
+use super::quality::Quality;
 use super::snapshot::time;
-use super::{Identity, ParticipantRecord, SessionId, UserId};
+use super::{Grants, Identity, ParticipantRecord, SessionId, UserId};
 
 /// Why someone is in the call.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -38,8 +39,37 @@ pub(super) enum State {
     Busy,
     /// Left.
     Left,
+    /// Was removed by someone who may.
+    Kicked,
     /// Its connection did not come back.
     Lost,
+}
+
+/// What someone may do to others in a call: only to those of a lower rank.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Rank {
+    /// Nothing.
+    Member,
+    /// The one who called.
+    Initiator,
+    /// Has the `moderate` grant.
+    Moderator,
+    /// Has the `admin` grant.
+    Admin,
+    /// The operator's own servers.
+    Operator,
+}
+
+impl Rank {
+    /// The rank of a user in a call.
+    pub(super) fn of(role: Role, grants: &Grants) -> Self {
+        match (grants.admin, grants.moderate, role) {
+            (true, ..) => Self::Admin,
+            (_, true, _) => Self::Moderator,
+            (.., Role::Initiator) => Self::Initiator,
+            _ => Self::Member,
+        }
+    }
 }
 
 /// A connection that was lost and may come back.
@@ -67,8 +97,9 @@ pub(super) struct Participant {
     pub(super) user: UserId,
     pub(super) profile: Profile,
     pub(super) role: Role,
+    pub(super) rank: Rank,
     pub(super) state: State,
-    /// The device that joined; `None` before, and while its connection is lost.
+    /// The device that joined, even while its connection is lost, as long as its session may be resumed.
     pub(super) device: Option<SessionId>,
     pub(super) lost: Option<Lost>,
     /// When it joined last, by the monotonic clock.
@@ -85,6 +116,11 @@ pub(super) struct Participant {
     pub(super) screen: bool,
     pub(super) reconnects: u32,
     pub(super) queue: SignalQueue,
+    pub(super) quality: Quality,
+    pub(super) relay_bytes: u64,
+    pub(super) relay_transport: Option<&'static str>,
+    /// When its ICE servers are renewed.
+    pub(super) renew_ice: Option<Instant>,
 }
 
 impl Participant {
@@ -94,6 +130,7 @@ impl Participant {
             user,
             profile,
             role: Role::Participant,
+            rank: Rank::Member,
             state: State::Invited,
             device: None,
             lost: None,
@@ -109,7 +146,17 @@ impl Participant {
             screen: false,
             reconnects: 0,
             queue: SignalQueue::default(),
+            quality: Quality::default(),
+            relay_bytes: 0,
+            relay_transport: None,
+            renew_ice: None,
         }
+    }
+
+    /// Takes what an identity says of itself and may do.
+    pub(super) fn identify(&mut self, identity: &Identity) {
+        self.profile = Profile::of(identity);
+        self.rank = Rank::of(self.role, &identity.grants);
     }
 
     /// Called and undecided.
@@ -120,6 +167,11 @@ impl Participant {
     /// Joined, even if its connection is lost at the moment.
     pub(super) fn is_present(&self) -> bool {
         matches!(self.state, State::Joined | State::Connected)
+    }
+
+    /// The device that joined, if it can be reached now.
+    pub(super) fn active_device(&self) -> Option<SessionId> {
+        self.device.filter(|_| self.lost.is_none())
     }
 
     /// Called or joined, not gone.
@@ -143,12 +195,19 @@ impl Participant {
         std::mem::replace(current, enabled) != enabled
     }
 
+    /// It is called once more, whatever became of the first time.
+    pub(super) fn call_again(&mut self) {
+        self.state = State::Invited;
+        (self.left_at, self.leave_reason) = (None, None);
+    }
+
     /// Ends its part.
     pub(super) fn depart(&mut self, state: State, reason: &'static str, unix_ms: i64) {
         let was_present = self.is_present();
         self.state = state;
         self.device = None;
         self.lost = None;
+        self.renew_ice = None;
         self.left_at = was_present.then_some(unix_ms);
         self.leave_reason = Some(reason);
         self.queue = SignalQueue::default();
@@ -168,6 +227,7 @@ impl Participant {
             State::Missed => "missed",
             State::Busy => "busy",
             State::Left => "left",
+            State::Kicked => "kicked",
             State::Lost => "lost",
         }
     }
@@ -202,6 +262,15 @@ impl Participant {
             audio: self.audio,
             video: self.video,
             reconnects: self.reconnects,
+            setup_ms: self.connected_at.zip(self.joined_at).map(|(connected, joined)| connected - joined),
+            ice_method: self.quality.candidate,
+            rtt_avg_ms: self.quality.rtt().map(|(mean, _)| mean),
+            rtt_max_ms: self.quality.rtt().map(|(_, most)| most),
+            loss_avg: self.quality.loss().map(|(mean, _)| mean),
+            loss_max: self.quality.loss().map(|(_, most)| most),
+            jitter_avg_ms: self.quality.jitter(),
+            relay_bytes: self.relay_bytes,
+            relay_transport: self.relay_transport,
         }
     }
 }

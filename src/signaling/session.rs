@@ -4,10 +4,13 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Instant;
 
+use super::answered::Answered;
 use super::limits::Bucket;
-use super::{CallId, Identity, SessionId};
+use super::replay::Replay;
+use super::resume::Keys;
+use super::{CallId, Identity, SessionId, UserId};
 
-/// One connected transport.
+/// One client, over one transport after another.
 #[derive(Debug)]
 pub(super) struct Session {
     /// Name on the wire.
@@ -16,12 +19,20 @@ pub(super) struct Session {
     pub(super) identity: Arc<Identity>,
     /// When it opened.
     pub(super) opened: Instant,
-    /// Number of the last event that has one.
-    pub(super) seq: u64,
+    /// It has a transport; without one it waits to be resumed.
+    pub(super) attached: bool,
+    /// What resumes it.
+    pub(super) keys: Keys,
+    /// What it was sent.
+    pub(super) replay: Replay,
+    /// What it asked.
+    pub(super) answered: Answered,
     /// Rate of all frames.
     pub(super) frames: Bucket,
     /// Rate of signals.
     pub(super) signals: Bucket,
+    /// Rate of messages.
+    pub(super) messages: Bucket,
     /// Frames over the rate in a row.
     pub(super) flooded: u32,
     /// Rooms it is in.
@@ -61,6 +72,20 @@ pub(super) struct Room {
     pub(super) sessions: BTreeSet<SessionId>,
     /// The running call that everyone in the room may join.
     pub(super) call: Option<CallId>,
+    /// Whose room it is, where somebody has said so: they are rung and may enter, nobody else.
+    pub(super) members: Option<BTreeSet<UserId>>,
+}
+
+impl Room {
+    /// Nothing would be lost with it.
+    pub(super) fn is_empty(&self) -> bool {
+        self.sessions.is_empty() && self.call.is_none() && self.members.is_none()
+    }
+
+    /// Whether a user may enter.
+    pub(super) fn admits(&self, user: &UserId) -> bool {
+        self.members.as_ref().is_none_or(|members| members.contains(user))
+    }
 }
 
 impl User {

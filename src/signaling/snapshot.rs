@@ -6,6 +6,7 @@ use serde_json::{Map, Value, json};
 
 use super::call::{Call, Status};
 use super::participant::Participant;
+use super::quality::Level;
 use super::{CallRecord, UserId};
 
 /// Milliseconds since the epoch as ISO 8601, UTC.
@@ -23,7 +24,7 @@ impl Call {
         fields.insert("initiatorId".into(), json!(self.initiator.0.as_ref()));
         fields.insert("startedAt".into(), json!(time(self.created_at)));
         fields.insert("rev".into(), json!(self.rev));
-        fields.insert("locked".into(), json!(false));
+        fields.insert("locked".into(), json!(self.locked));
         fields.insert("participants".into(), self.roster());
         if let Some(at) = self.answered_at {
             fields.insert("answeredAt".into(), json!(time(at)));
@@ -154,6 +155,12 @@ impl Call {
             duration_s: self.duration_s(),
             ended_by: self.end.as_ref().and_then(|end| end.by.clone()),
             participants_peak: u32::try_from(self.peak).unwrap_or(u32::MAX),
+            open: self.open,
+            locked: self.locked,
+            expires_at: self.expires_at,
+            quality: self.participants.iter().filter_map(|who| who.quality.level()).max().map(Level::name),
+            relay_bytes_up: self.relay_bytes_up,
+            relay_bytes_down: self.relay_bytes_down,
             metadata: self.metadata.as_ref().map(|value| Arc::from(value.to_string())),
             rev: self.rev,
             participants: self.participants.iter().map(Participant::to_record).collect(),

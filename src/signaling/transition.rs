@@ -8,6 +8,7 @@ use serde_json::{Value, json};
 use super::call::{Call, End, Reason, Status};
 use super::deadline::after;
 use super::message::{Kind, Media, Settings};
+use super::notice::{NoticeKind, Step};
 use super::participant::{Lost, Participant, Profile, State};
 use super::session::Presence;
 use super::signal::SignalType;
@@ -27,23 +28,40 @@ impl Call {
         let Some(who) = self.of_mut(user).filter(|who| who.is_pending()) else { return };
         let Some(first) = devices.first() else { return };
         if let Ok(identity) = board.identity(*first) {
-            who.profile = Profile::of(&identity);
+            who.identify(&identity);
         }
-        let newly = std::mem::replace(&mut who.state, State::Ringing) == State::Invited;
-        if newly {
-            self.ringing_at.get_or_insert(now.unix_ms);
-            self.bump();
-        }
+        let newly = devices.iter().any(|device| board.is_attached(*device)) && self.start_ringing(user, now);
         let mut invitation = self.invitation();
         if busy {
             invitation.insert("busy".into(), json!(true));
         }
         board.deliver_all(devices, "call:initiated", &Value::Object(invitation));
         if newly {
-            let fields = if busy { json!({ "busy": true }) } else { json!({}) };
-            let ringing = self.participant_event(user, fields);
-            self.tell(board, "call:ringing", &ringing, None);
+            self.tell_ringing(board, user, busy);
         }
+    }
+
+    /// A device that was called while it had no transport has one again; the call itself was among what it missed.
+    pub(super) fn reach(&mut self, board: &mut Switchboard, user: &UserId, now: Now) {
+        if self.start_ringing(user, now) {
+            self.tell_ringing(board, user, board.is_busy(user));
+        }
+    }
+
+    /// The first device of a callee rings; whether it did not before.
+    fn start_ringing(&mut self, user: &UserId, now: Now) -> bool {
+        let Some(who) = self.of_mut(user).filter(|who| who.state == State::Invited) else { return false };
+        who.state = State::Ringing;
+        self.ringing_at.get_or_insert(now.unix_ms);
+        self.note(NoticeKind::Ringing, Some(user), None);
+        self.bump();
+        true
+    }
+
+    fn tell_ringing(&self, board: &mut Switchboard, user: &UserId, busy: bool) {
+        let fields = if busy { json!({ "busy": true }) } else { json!({}) };
+        let ringing = self.participant_event(user, fields);
+        self.tell(board, "call:ringing", &ringing, None);
     }
 
     /// A callee accepts, or someone who had left comes back, with this device.
@@ -68,7 +86,7 @@ impl Call {
         }
         let (order, kind) = (self.joins, self.kind);
         let Some(who) = self.of_mut(user) else { return Err(Reject::Internal) };
-        who.profile = Profile::of(identity);
+        who.identify(identity);
         who.state = State::Joined;
         who.device = Some(device);
         who.joined = Some(now.instant);
@@ -79,7 +97,8 @@ impl Call {
         who.order = order;
         self.joins = self.joins.saturating_add(1);
         board.index(user, &self.id, Presence::Present);
-        self.answer(board, now);
+        self.answer(board, user, now);
+        self.note(NoticeKind::ParticipantJoined, Some(user), None);
         self.bump();
         self.announce(board, user);
         let others: Vec<SessionId> =
@@ -90,7 +109,7 @@ impl Call {
     }
 
     /// Somebody accepts; the first who does answers the call.
-    fn answer(&mut self, board: &mut Switchboard, now: Now) {
+    fn answer(&mut self, board: &mut Switchboard, user: &UserId, now: Now) {
         self.alone_until = None;
         if !self.negotiated {
             self.negotiate_until = Some(after(now.instant, board.config.negotiation_timeout));
@@ -100,6 +119,7 @@ impl Call {
         }
         self.answered = Some(now.instant);
         self.answered_at = Some(now.unix_ms);
+        self.note(NoticeKind::Answered, Some(user), None);
         board.emit(Event::CallAnswered { ring: now.instant.saturating_duration_since(self.created) });
         // The initiator may be away just now: from here on it has the patience of any participant.
         let grace = board.config.grace;
@@ -123,25 +143,63 @@ impl Call {
         let config = &board.config;
         let grace = if self.answered.is_none() { config.initiator_grace } else { config.grace };
         let Some(who) = self.of_mut(user).filter(|who| who.is_present()) else { return };
-        who.device = None;
         who.lost = Some(Lost { at: now.instant, until: after(now.instant, grace), told: false });
         self.bump();
     }
 
-    /// A user who has joined already comes with another transport.
-    pub(super) fn reattach(&mut self, board: &mut Switchboard, user: &UserId, device: SessionId) {
+    /// The session of a participant has its next transport. `lost` is what was known of the gap, if anything was.
+    pub(super) fn go_on(
+        &mut self,
+        board: &mut Switchboard,
+        user: &UserId,
+        device: SessionId,
+        lost: Option<Lost>,
+        now: Now,
+    ) {
+        if let Some(lost) = lost {
+            if let Some(who) = self.of_mut(user) {
+                who.reconnects = who.reconnects.saturating_add(1);
+            }
+            self.bump();
+            self.tell_return(board, user, lost);
+        }
+        self.flush(board, user, now);
+        if !self.refresh_status(board) {
+            board.deliver(device, "call:state", &self.state_event());
+        }
+    }
+
+    fn tell_return(&self, board: &mut Switchboard, user: &UserId, lost: Lost) {
+        if lost.told {
+            let event = self.participant_event(user, json!({ "state": "connected" }));
+            self.tell(board, "call:participant-state", &event, Some(user));
+        }
+    }
+
+    /// A user who has joined already comes with another session.
+    pub(super) fn reattach(
+        &mut self,
+        board: &mut Switchboard,
+        identity: &Identity,
+        device: SessionId,
+        now: Now,
+    ) {
+        let user = &identity.user;
         let Some(who) = self.of_mut(user).filter(|who| who.is_present()) else { return };
         let (old, lost) = (who.device.replace(device), who.lost.take());
-        who.reconnects = who.reconnects.saturating_add(1);
+        // A caller on whose behalf a server has called takes its seat for the first time.
+        if who.joined.replace(who.joined.unwrap_or(now.instant)).is_some() {
+            who.reconnects = who.reconnects.saturating_add(1);
+        }
+        who.identify(identity);
         self.negotiation.forget(user);
         self.bump();
         if let Some(old) = old {
             let answered = self.participant_event(user, json!({ "by": user.0.as_ref() }));
-            board.deliver(old, "call:already-answered", answered);
+            board.deliver(old, "call:already-answered", &answered);
         }
-        if lost.is_some_and(|lost| lost.told) {
-            let event = self.participant_event(user, json!({ "state": "connected" }));
-            self.tell(board, "call:participant-state", &event, Some(user));
+        if let Some(lost) = lost {
+            self.tell_return(board, user, lost);
         }
     }
 
@@ -150,7 +208,7 @@ impl Call {
         let Some(who) = self.of_mut(user) else { return };
         let Some(device) = who.device else { return };
         for queued in who.queue.take() {
-            board.deliver(device, "call:signal", queued.payload);
+            board.deliver(device, "call:signal", &queued.payload);
             if queued.kind == SignalType::Answer {
                 self.connect(board, &queued.from, user, now);
             }
@@ -208,13 +266,13 @@ impl Call {
         let event = self.left_event(user, "left");
         self.tell(board, "call:participant-left", &event, Some(user));
         if echo {
-            board.deliver(by, "call:participant-left", event);
+            board.deliver(by, "call:participant-left", &event);
         }
         self.settle(board, Reason::Completed, Some(user), &[by], now);
     }
 
     /// Ends the part of one participant, with everything that waits from or for it.
-    fn dismiss(
+    pub(super) fn dismiss(
         &mut self,
         board: &mut Switchboard,
         user: &UserId,
@@ -223,7 +281,13 @@ impl Call {
         now: Now,
     ) {
         if let Some(who) = self.of_mut(user) {
+            let was_present = who.is_present();
             who.depart(state, reason, now.unix_ms);
+            match state {
+                _ if was_present => self.note(NoticeKind::ParticipantLeft, Some(user), Some(reason)),
+                State::Missed => self.note(NoticeKind::Missed, Some(user), Some(reason)),
+                _ => {}
+            }
         }
         for other in &mut self.participants {
             other.queue.forget(user);
@@ -238,6 +302,8 @@ impl Call {
         let any = |state| self.participants.iter().any(|who| who.state == state);
         if any(State::Declined) {
             Reason::Rejected
+        } else if any(State::Kicked) {
+            Reason::Cancelled
         } else if any(State::Missed) || !any(State::Busy) {
             Reason::Missed
         } else {
@@ -245,8 +311,13 @@ impl Call {
         }
     }
 
+    /// What a call ends with when the last one who was called is gone, or the last but one who talked.
+    pub(super) fn settled_reason(&self) -> Reason {
+        if self.answered.is_some() { Reason::Completed } else { self.unanswered_reason() }
+    }
+
     /// After somebody went: is there still a call?
-    fn settle(
+    pub(super) fn settle(
         &mut self,
         board: &mut Switchboard,
         cause: Reason,
@@ -289,9 +360,13 @@ impl Call {
         let duration = self.answered.map(|at| now.instant.saturating_duration_since(at));
         self.end = Some(End { at: now.unix_ms, by: by.cloned(), duration });
         (self.negotiate_until, self.alone_until) = (None, None);
+        for user in &missed {
+            self.note(NoticeKind::Missed, Some(user), Some(reason.name()));
+        }
+        self.note(NoticeKind::Ended, by, Some(reason.name()));
         self.bump();
         let event = self.missed_event(reason.name());
-        board.deliver_all(&missed, "call:missed", &event);
+        missed.iter().for_each(|user| board.tell_missed(user, &event));
         let event = self.ended_event();
         board.deliver_all(&audience, "call:ended", &event);
         if self.open
@@ -316,13 +391,13 @@ impl Call {
         reason: Reason,
         also: &[SessionId],
         now: Now,
-    ) -> (Vec<SessionId>, Vec<SessionId>) {
+    ) -> (Vec<SessionId>, Vec<UserId>) {
         let (mut audience, mut missed) = (also.to_vec(), Vec::new());
         let id = self.id.clone();
         for who in self.participants.iter_mut().filter(|who| who.is_live()) {
-            let reached = who.device.map_or_else(|| board.devices(&who.user), |device| vec![device]);
+            let reached = who.active_device().map_or_else(|| board.devices(&who.user), |device| vec![device]);
             if who.is_pending() {
-                missed.extend(&reached);
+                missed.push(who.user.clone());
                 who.depart(State::Missed, "missed", now.unix_ms);
             } else {
                 let lost = reason == Reason::ConnectionLost && who.lost.is_some();
@@ -338,8 +413,14 @@ impl Call {
     }
 
     /// Ends a call that could ring nobody, and that nobody has heard of.
-    pub(super) fn end_unheard(&mut self, reason: Reason, now: Now) {
+    pub(super) fn end_unheard(&mut self, board: &mut Switchboard, reason: Reason, now: Now) {
+        let event = self.missed_event(reason.name());
         for who in &mut self.participants {
+            if who.is_pending() {
+                board.tell_missed(&who.user, &event);
+                let step = Step::of(NoticeKind::Missed, Some(&who.user), Some(reason.name()));
+                self.steps.push(step);
+            }
             if who.is_pending() {
                 who.depart(State::Missed, reason.name(), now.unix_ms);
             } else if who.is_present() {
@@ -347,6 +428,7 @@ impl Call {
             }
         }
         self.status = Status::Ended(reason);
+        self.note(NoticeKind::Ended, None, Some(reason.name()));
         self.end = Some(End { at: now.unix_ms, by: None, duration: None });
     }
 
@@ -365,10 +447,25 @@ impl Call {
         if !self.is_over() && self.alone_until.is_some_and(due) {
             self.finish(board, Reason::Completed, None, &[], now);
         }
+        self.renew_ice(board, now);
         let lost: Vec<UserId> =
             self.present().filter(|who| who.lost.is_some()).map(|who| who.user.clone()).collect();
         for user in lost {
             self.check_lost(board, &user, now);
+        }
+    }
+
+    /// Renews the ICE servers of those whose are about to run out.
+    fn renew_ice(&mut self, board: &mut Switchboard, now: Now) {
+        for who in
+            self.participants.iter_mut().filter(|who| who.renew_ice.is_some_and(|at| at <= now.instant))
+        {
+            let Some(device) = who.active_device() else { continue };
+            let Ok(identity) = board.identity(device) else { continue };
+            let ice = board.mint(&identity, Some(&self.id), now);
+            who.renew_ice = ice.renew;
+            let event = json!({ "callId": self.id.0.as_ref(), "iceServers": ice.servers, "ttl": ice.ttl });
+            board.deliver(device, "call:ice-servers-refreshed", &event);
         }
     }
 
@@ -382,7 +479,7 @@ impl Call {
         for user in undecided {
             self.dismiss(board, &user, State::Missed, "missed", now);
             let event = self.missed_event("missed");
-            board.deliver_all(&board.devices(&user), "call:missed", &event);
+            board.tell_missed(&user, &event);
             let event = self.left_event(&user, "missed");
             self.tell(board, "call:participant-left", &event, None);
         }
@@ -392,7 +489,7 @@ impl Call {
     /// A lost connection: kept quiet at first, then shown, then given up.
     fn check_lost(&mut self, board: &mut Switchboard, user: &UserId, now: Now) {
         let answered = self.answered.is_some();
-        let connected_elsewhere = !board.devices(user).is_empty();
+        let connected_elsewhere = board.is_reachable(user);
         let (quiet, longest) = (board.config.reconnecting_after, board.config.grace_with_session);
         let Some(lost) = self.of_mut(user).and_then(|who| who.lost.as_mut()) else { return };
         let mut show = false;

@@ -25,9 +25,15 @@ impl<'b> Writer<'b> {
 
     /// Appends an attribute, zero-padded to four bytes.
     pub fn attribute(&mut self, kind: u16, value: &[u8]) -> &mut Self {
+        self.attribute_of(kind, value, &[])
+    }
+
+    /// Appends an attribute whose value comes in two parts.
+    fn attribute_of(&mut self, kind: u16, first: &[u8], second: &[u8]) -> &mut Self {
         self.out.extend_from_slice(&kind.to_be_bytes());
-        self.out.extend_from_slice(&(value.len() as u16).to_be_bytes());
-        self.out.extend_from_slice(value);
+        self.out.extend_from_slice(&((first.len() + second.len()) as u16).to_be_bytes());
+        self.out.extend_from_slice(first);
+        self.out.extend_from_slice(second);
         self.out.resize(self.out.len().next_multiple_of(4), 0);
         self.patch_length(0);
         self
@@ -65,10 +71,8 @@ impl<'b> Writer<'b> {
 
     /// Appends ERROR-CODE (RFC 8489 section 14.8); the reason may be empty.
     pub fn error(&mut self, code: u16, reason: &str) -> &mut Self {
-        let mut value = Vec::with_capacity(4 + reason.len());
-        value.extend_from_slice(&[0, 0, (code / 100) as u8, (code % 100) as u8]);
-        value.extend_from_slice(reason.as_bytes());
-        self.attribute(attribute::ERROR_CODE, &value)
+        let number = [0, 0, (code / 100) as u8, (code % 100) as u8];
+        self.attribute_of(attribute::ERROR_CODE, &number, reason.as_bytes())
     }
 
     /// Appends MESSAGE-INTEGRITY.

@@ -72,11 +72,12 @@ impl<K: Eq + Hash + Copy, V> SmallTable<K, V> {
         }
     }
 
-    pub(super) fn iter(&self) -> Box<dyn Iterator<Item = (&K, &V)> + '_> {
-        match self {
-            Self::Few(few) => Box::new(few.iter().map(|(k, v)| (k, v))),
-            Self::Many(many) => Box::new(many.iter()),
-        }
+    pub(super) fn iter(&self) -> impl Iterator<Item = (&K, &V)> {
+        let (few, many) = match self {
+            Self::Few(few) => (few.as_slice(), None),
+            Self::Many(many) => (&[][..], Some(many)),
+        };
+        few.iter().map(|(k, v)| (k, v)).chain(many.into_iter().flat_map(|many| many.iter()))
     }
 }
 

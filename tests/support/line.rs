@@ -74,6 +74,11 @@ impl Line {
             (false, true) => Ipv6Addr::LOCALHOST.into(),
             (false, false) => Ipv6Addr::UNSPECIFIED.into(),
         };
+        Self::udp_from(local, server)
+    }
+
+    /// A UDP socket on an address of this host.
+    pub fn udp_from(local: IpAddr, server: SocketAddr) -> Self {
         let socket = UdpSocket::bind((local, 0)).unwrap();
         socket.connect(server).unwrap();
         Self { local: socket.local_addr().unwrap(), kind: Kind::Udp(socket) }

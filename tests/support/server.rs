@@ -81,17 +81,34 @@ impl Server {
     /// Tables are merged key by key; any other value replaces the base's.
     #[track_caller]
     pub fn start(config: &str) -> Self {
-        Self::start_with(&[config])
+        Self::launch(&[config], &[], &[])
     }
 
     /// [`Server::start`] with several configurations, each over those before it.
     #[track_caller]
     pub fn start_with(configs: &[&str]) -> Self {
+        Self::launch(configs, &[], &[])
+    }
+
+    /// [`Server::start`] with variables of the environment.
+    #[track_caller]
+    pub fn start_in(config: &str, environment: &[(&str, &str)]) -> Self {
+        Self::launch(&[config], &[], environment)
+    }
+
+    /// [`Server::start_with`] under another program, such as `prlimit --nofile=64`.
+    #[track_caller]
+    pub fn start_under(under: &[&str], configs: &[&str]) -> Self {
+        Self::launch(configs, under, &[])
+    }
+
+    #[track_caller]
+    fn launch(configs: &[&str], under: &[&str], environment: &[(&str, &str)]) -> Self {
         let folder = TempDir::new().unwrap();
         let config = merged(configs);
         let wanted =
             |name: &str| config["listen"].get(name).and_then(toml::Value::as_array).map_or(0, Vec::len);
-        let (mut child, log, readers) = spawn(&folder, &config);
+        let (mut child, log, readers) = spawn(&folder, &config, under, environment);
         let mut ready_since: Option<Instant> = None;
         let addresses = eventually("every listener logs its address", || {
             if let Some(status) = child.try_wait().unwrap() {
@@ -139,7 +156,7 @@ impl Server {
     #[track_caller]
     pub fn refused(config: &str) -> String {
         let folder = TempDir::new().unwrap();
-        let (mut child, log, readers) = spawn(&folder, &merged(&[config]));
+        let (mut child, log, readers) = spawn(&folder, &merged(&[config]), &[], &[]);
         let status = wait(&mut child, "the server refuses its configuration");
         readers.into_iter().for_each(|reader| reader.join().unwrap());
         assert!(!status.success(), "the server accepted {config}:\n{}", log.text());
@@ -190,11 +207,55 @@ impl Server {
         self.child.id()
     }
 
+    /// Its resident memory in KiB.
+    pub fn resident_kib(&self) -> u64 {
+        let status = std::fs::read_to_string(format!("/proc/{}/status", self.pid())).unwrap();
+        let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).expect("VmRSS");
+        line.trim().trim_end_matches(" kB").parse().unwrap()
+    }
+
     /// Sends a signal by name (`TERM`, `HUP`).
     pub fn signal(&self, name: &str) {
         // `kill` and not libc: the crate's tests write no unsafe code either.
         let status = Command::new("kill").args(["-s", name, &self.child.id().to_string()]).status().unwrap();
         assert!(status.success());
+    }
+
+    /// Writes another configuration, [`BASE`] and `config` over it, in one step.
+    pub fn configure(&self, config: &str) {
+        write(&self.folder, &merged(&[config]));
+    }
+
+    /// Writes another configuration and sends SIGHUP; gives what the server logs until it has applied or refused it.
+    #[track_caller]
+    pub fn reload(&self, config: &str) -> String {
+        self.configure(config);
+        let before = self.log().lines().count();
+        self.signal("HUP");
+        eventually("the server says what came of the reload", || {
+            let log = self.log();
+            let mut new = log.lines().skip(before);
+            new.any(|line| {
+                line.contains("configuration reloaded") || line.contains("configuration not reloaded")
+            })
+            .then(|| log.lines().skip(before).collect::<Vec<_>>().join("\n"))
+        })
+    }
+
+    /// [`Self::reload`], which must be applied.
+    #[track_caller]
+    pub fn reloaded(&self, config: &str) -> String {
+        let said = self.reload(config);
+        assert!(said.contains("configuration reloaded"), "{said}");
+        said
+    }
+
+    /// [`Self::reload`], which must be refused.
+    #[track_caller]
+    pub fn not_reloaded(&self, config: &str) -> String {
+        let said = self.reload(config);
+        assert!(said.contains("configuration not reloaded: the old one stays in use"), "{said}");
+        said
     }
 
     /// Asks it to stop and asserts that it does, with exit code 0. Gives its whole log.
@@ -254,15 +315,31 @@ fn merge(base: &mut toml::Table, over: toml::Table) {
     }
 }
 
-fn spawn(folder: &TempDir, config: &toml::Table) -> (Child, Log, Vec<JoinHandle<()>>) {
-    let file = folder.path().join("passerelle.toml");
-    std::fs::write(&file, config.to_string()).unwrap();
+/// Writes the configuration file, never half of it: a running server may read it at any time.
+fn write(folder: &TempDir, config: &toml::Table) -> std::path::PathBuf {
+    let (new, file) = (folder.path().join("new.toml"), folder.path().join("passerelle.toml"));
+    std::fs::write(&new, config.to_string()).unwrap();
     // It holds secrets.
-    std::fs::set_permissions(&file, std::fs::Permissions::from_mode(0o600)).unwrap();
-    let mut command = Command::new(env!("CARGO_BIN_EXE_passerelle"));
+    std::fs::set_permissions(&new, std::fs::Permissions::from_mode(0o600)).unwrap();
+    std::fs::rename(&new, &file).unwrap();
+    file
+}
+
+fn spawn(
+    folder: &TempDir,
+    config: &toml::Table,
+    under: &[&str],
+    environment: &[(&str, &str)],
+) -> (Child, Log, Vec<JoinHandle<()>>) {
+    let file = write(folder, config);
+    let program = env!("CARGO_BIN_EXE_passerelle");
+    let mut words = under.iter().copied().chain([program]);
+    let mut command = Command::new(words.next().unwrap_or(program));
+    command.args(words);
     for (name, _) in std::env::vars().filter(|(name, _)| name.starts_with("PASSERELLE__")) {
         command.env_remove(name);
     }
+    command.envs(environment.iter().copied());
     command.args(["run", "--config"]).arg(&file).current_dir(folder.path());
     command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
     let mut child = command.spawn().unwrap();

@@ -5,6 +5,7 @@ mod call;
 mod origins;
 mod plain;
 mod rest;
+mod resume;
 mod socketio;
 mod support;
 mod websocket;

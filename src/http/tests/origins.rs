@@ -3,7 +3,7 @@
 use serde_json::json;
 
 use super::support::{Client, Server, token};
-use crate::auth::{Authenticator, Mode};
+use crate::auth::{self, Authenticator, Mode, Outbound};
 
 const PROTOCOL: (&str, &str) = ("sec-websocket-protocol", "passerelle.v1.json");
 
@@ -38,7 +38,8 @@ async fn eight_origins_at_an_allow_list() {
 
 #[tokio::test]
 async fn a_foreign_page_never_gets_an_anonymous_session() {
-    let anonymous_only = Server::with(Authenticator::new(Mode::Loopback, None), |_| {}).await;
+    let loopback = auth::Config { anonymous: Mode::Loopback, ..auth::Config::default() };
+    let anonymous_only = Server::with(Authenticator::new(&loopback, Outbound::new()), |_| {}).await;
     let own = format!("http://{}", anonymous_only.address);
     for (origin, expected) in
         [(Some(own.as_str()), 101), (None, 101), (Some("https://evil.example"), 403), (Some("null"), 403)]

@@ -8,6 +8,7 @@ use super::{Caller, Hub};
 use crate::signaling::call::{Call, Reason};
 use crate::signaling::config::BusyPolicy;
 use crate::signaling::message::{Initiate, Kind, Settings};
+use crate::signaling::notice::NoticeKind;
 use crate::signaling::participant::{Participant, Profile, State};
 use crate::signaling::session::Presence;
 use crate::signaling::{CallId, Event, Identity, Now, Reject, SessionId, UserId};
@@ -29,23 +30,49 @@ impl Hub {
         }
         may_initiate(&identity, &request, now)?;
         let callees = self.callees(&identity.user, &request)?;
-        match self.pair(&identity.user, &callees) {
-            Some(Pair::Incoming(call)) => {
-                return self.pick_up(caller, &identity, &call, request.settings, now);
-            }
-            Some(Pair::Running(call)) => return Err(Reject::CallAlreadyActive(call)),
-            None => {}
+        if let Some(Pair::Incoming(call)) = self.pair(&identity.user, &callees) {
+            return self.pick_up(caller, &identity, &call, request.settings, now);
         }
-        self.check_room(caller.session, &identity.user, &request, &callees)?;
+        self.start(&identity, Some(caller.session), request, &callees, now)
+    }
+
+    /// Rings on behalf of a user, who has no device in the call yet: any of its devices may take the seat.
+    pub(super) fn ring_for(
+        &mut self,
+        identity: &Identity,
+        request: Initiate,
+        now: Now,
+    ) -> Result<Value, Reject> {
+        if self.draining {
+            return Err(Reject::Draining);
+        }
+        may_initiate(identity, &request, now)?;
+        let callees = self.callees(&identity.user, &request)?;
+        self.start(identity, None, request, &callees, now)
+    }
+
+    fn start(
+        &mut self,
+        identity: &Identity,
+        device: Option<SessionId>,
+        request: Initiate,
+        callees: &[UserId],
+        now: Now,
+    ) -> Result<Value, Reject> {
+        if let Some(Pair::Incoming(call) | Pair::Running(call)) = self.pair(&identity.user, callees) {
+            return Err(Reject::CallAlreadyActive(call));
+        }
+        self.check_room(device, &identity.user, &request, callees)?;
         self.check_capacity(&identity.user)?;
         let id = CallId(self.board.random_id());
-        let mut call = Call::new(id, &identity, caller.session, request, &self.board.config, now);
-        self.invite(&mut call, &callees, now);
+        let mut call = Call::new(id, identity, device, request, &self.board.config, now);
+        call.note(NoticeKind::Initiated, Some(&identity.user), None);
+        self.invite(&mut call, callees, now);
         self.board.emit(Event::CallStarted { kind: call.kind.name() });
         if let Some(reject) = self.unplaceable(&mut call, now) {
             return Err(reject);
         }
-        Ok(self.place(caller, &identity, call, now))
+        Ok(self.place(identity, device, call, now))
     }
 
     /// `to`, or everyone else in the room.
@@ -63,6 +90,12 @@ impl Hub {
             };
         }
         let room = request.room.as_ref().and_then(|name| self.board.rooms.get(name));
+        if let Some(members) = room.and_then(|room| room.members.as_ref()) {
+            if !members.contains(caller) {
+                return Err(Reject::ConversationNotFound);
+            }
+            return Ok(members.iter().filter(|user| *user != caller).take(limits.invited).cloned().collect());
+        }
         let sessions = room.into_iter().flat_map(|room| &room.sessions);
         let users: BTreeSet<&UserId> = sessions
             .filter_map(|session| self.board.sessions.get(session))
@@ -109,14 +142,15 @@ impl Hub {
     /// One running call a room; and in a conversation, one between the same people.
     fn check_room(
         &self,
-        session: SessionId,
+        device: Option<SessionId>,
         user: &UserId,
         request: &Initiate,
         callees: &[UserId],
     ) -> Result<(), Reject> {
         let Some(name) = &request.room else { return Ok(()) };
         let hosted = self.board.rooms.get(name).and_then(|room| room.call.clone());
-        let concerned = request.to.is_empty() || self.board.is_in_room(session, name);
+        let concerned =
+            request.to.is_empty() || device.is_some_and(|session| self.board.is_in_room(session, name));
         let own = || {
             let calls = self.calls_of(user).into_iter().filter_map(|id| self.calls.get(&id));
             let mut same = calls.filter(|call| call.room.as_ref() == Some(name));
@@ -147,27 +181,39 @@ impl Hub {
     }
 
     fn invite(&self, call: &mut Call, callees: &[UserId], now: Now) {
-        let refuse_busy = self.board.config.busy == BusyPolicy::Reject;
         for user in callees {
-            let device = self.board.devices(user).first().copied();
-            let identity = device.and_then(|device| self.board.identity(device).ok());
-            call.invite(user, identity.map(|identity| Profile::of(&identity)).unwrap_or_default(), now);
-            let busy = (refuse_busy && self.board.is_busy(user)) || self.board.is_crowded(user);
+            call.invite(user, self.profile_of(user), now);
+            let busy = self.refuses_to_ring(user);
             if let Some(who) = call.of_mut(user).filter(|_| busy) {
                 who.depart(State::Busy, "busy", now.unix_ms);
             }
         }
     }
 
+    /// What the devices of a user show of it.
+    pub(super) fn profile_of(&self, user: &UserId) -> Profile {
+        let device = self.board.devices(user).first().copied();
+        let identity = device.and_then(|device| self.board.identity(device).ok());
+        identity.map(|identity| Profile::of(&identity)).unwrap_or_default()
+    }
+
+    /// Whether a user is in another call, and not to be disturbed.
+    pub(super) fn refuses_to_ring(&self, user: &UserId) -> bool {
+        let refuse_busy = self.board.config.busy == BusyPolicy::Reject;
+        (refuse_busy && self.board.is_busy(user)) || self.board.is_crowded(user)
+    }
+
     /// A call that rings nobody is over before it began; the record says so.
     fn unplaceable(&mut self, call: &mut Call, now: Now) -> Option<Reject> {
-        if call.pending().any(|who| !self.board.devices(&who.user).is_empty()) {
+        let anyone = self.board.config.ring_offline;
+        if call.pending().any(|who| anyone || self.board.is_reachable(&who.user)) {
             return None;
         }
         let busy = call.pending().next().is_none() && call.participants.len() > 1;
         let (reason, reject) =
             if busy { (Reason::Busy, Reject::UserBusy) } else { (Reason::Offline, Reject::UserOffline) };
-        call.end_unheard(reason, now);
+        call.end_unheard(&mut self.board, reason, now);
+        call.tell_steps(&mut self.board, now);
         self.board.emit(Event::CallEnded {
             call: call.id.clone(),
             kind: call.kind.name(),
@@ -182,7 +228,7 @@ impl Hub {
     }
 
     /// Puts the call into the tables and rings.
-    fn place(&mut self, caller: Caller, identity: &Identity, mut call: Call, now: Now) -> Value {
+    fn place(&mut self, identity: &Identity, device: Option<SessionId>, mut call: Call, now: Now) -> Value {
         let id = call.id.clone();
         for who in call.participants.iter().filter(|who| who.is_live()) {
             let how = if who.is_present() { Presence::Present } else { Presence::Pending };
@@ -198,7 +244,11 @@ impl Hub {
         own.insert("self".into(), json!(true));
         own.insert("iceServers".into(), ice.servers.clone());
         own.insert("ttl".into(), json!(ice.ttl));
-        self.board.deliver(caller.session, "call:initiated", Value::Object(own));
+        if let Some(who) = call.of_mut(&identity.user) {
+            who.renew_ice = ice.renew;
+        }
+        let devices = device.map_or_else(|| self.board.devices(&identity.user), |device| vec![device]);
+        self.board.deliver_all(&devices, "call:initiated", &Value::Object(own));
         self.calls.insert(id.clone(), call);
         let ack = self.edit(&id, now, |call, board| {
             let callees: Vec<UserId> = call.pending().map(|who| who.user.clone()).collect();

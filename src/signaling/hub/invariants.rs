@@ -26,6 +26,9 @@ impl Hub {
             && self.board.users.is_empty()
             && self.board.rooms.is_empty()
             && self.board.timers.len() == 0
+            && self.board.detached.len() == 0
+            && self.board.sids.is_empty()
+            && self.board.missed.next().is_none()
             && self.board.out.is_empty()
     }
 
@@ -48,13 +51,20 @@ impl Hub {
                 assert!(self.board.rooms[room].sessions.contains(id));
             }
         }
+        for (sid, id) in &self.board.sids {
+            assert_eq!(self.board.sessions[id].sid, *sid);
+        }
+        assert_eq!(self.board.sids.len(), self.board.sessions.len());
+        let waiting = self.board.sessions.values().filter(|session| !session.attached).count();
+        assert_eq!(self.board.detached.len(), waiting);
+        self.board.check_replays();
         let listed: usize = self.board.users.values().map(|user| user.sessions.len()).sum();
         assert_eq!(listed, self.board.sessions.len());
     }
 
     fn check_rooms(&self) {
         for (name, room) in &self.board.rooms {
-            assert!(!room.sessions.is_empty() || room.call.is_some(), "an empty room stays");
+            assert!(!room.is_empty(), "an empty room stays");
             for session in &room.sessions {
                 assert!(self.board.sessions[session].rooms.contains(name));
             }
@@ -123,11 +133,12 @@ impl Hub {
         assert!(call.answered.is_some() || call.pending().next().is_some(), "a ring that nobody hears");
         for who in &call.participants {
             assert_eq!(who.is_present(), who.device.is_some() || who.lost.is_some());
-            assert!(who.device.is_none() || who.lost.is_none());
             assert!(who.queue.len() <= limits.queued_signals);
-            assert!(who.queue.len() == 0 || (who.is_live() && who.device.is_none()));
+            assert!(who.queue.len() == 0 || (who.is_live() && who.active_device().is_none()));
             if let Some(device) = who.device {
-                assert_eq!(self.board.sessions[&device].identity.user, who.user);
+                let session = &self.board.sessions[&device];
+                assert_eq!(session.identity.user, who.user);
+                assert_eq!(session.attached, who.lost.is_none());
             }
         }
     }

@@ -5,6 +5,7 @@ use serde_json::{Value, json};
 use super::{Caller, Hub};
 use crate::signaling::call::{Call, Reason};
 use crate::signaling::message::{Kind, Media, Settings};
+use crate::signaling::participant::State;
 use crate::signaling::{CallId, Identity, Now, Reject, SessionId, UserId};
 
 /// What a session is to a call.
@@ -52,10 +53,17 @@ impl Hub {
                 if let Standing::Elsewhere = self.standing(session, &identity.user, call) {
                     return Err(Reject::AlreadyInCall(id.clone()));
                 }
-                self.edit(id, now, |call, board| call.reattach(board, &identity.user, session));
+                self.edit(id, now, |call, board| call.reattach(board, identity, session, now));
             }
             None => {
                 may_join(identity, call, now)?;
+                let who = call.of(&identity.user);
+                if call.locked && who.is_none_or(|who| !who.is_pending()) {
+                    return Err(Reject::CallLocked);
+                }
+                if who.is_some_and(|who| who.state == State::Kicked) {
+                    return Err(Reject::PermissionDenied("you were removed from this call"));
+                }
                 if call.of(&identity.user).is_none() && self.board.is_crowded(&identity.user) {
                     return Err(Reject::Capacity("running calls of this user"));
                 }
@@ -85,12 +93,15 @@ impl Hub {
                 fields.insert("success".into(), json!(true));
                 fields.insert("callId".into(), json!(id.0.as_ref()));
             }
-            self.board.deliver(caller.session, "call:join", echo);
+            self.board.deliver(caller.session, "call:join", &echo);
         }
         self.edit(id, now, |call, board| {
+            if let Some(who) = call.of_mut(&identity.user) {
+                who.renew_ice = ice.renew;
+            }
             call.flush(board, &identity.user, now);
             if reattached {
-                board.deliver(caller.session, "call:state", call.state_event());
+                board.deliver(caller.session, "call:state", &call.state_event());
             }
         });
         joined
@@ -121,13 +132,26 @@ impl Hub {
 
     pub(super) fn end(&mut self, caller: Caller, id: &CallId, now: Now) -> Result<Value, Reject> {
         let user = self.charged_leave(caller, id, now)?;
-        let moderates = self.board.identity(caller.session)?.grants.moderate;
-        let call = self.visible(caller.session, &user, id)?;
+        let identity = self.board.identity(caller.session)?;
+        self.visible(caller.session, &user, id)?;
+        self.end_as(&identity, id, &[caller.session], now)
+    }
+
+    /// Ends a call on behalf of a user; `also` hears of it.
+    pub(super) fn end_as(
+        &mut self,
+        identity: &Identity,
+        id: &CallId,
+        also: &[SessionId],
+        now: Now,
+    ) -> Result<Value, Reject> {
+        let (user, moderates) = (&identity.user, identity.grants.moderate);
+        let call = self.calls.get(id).ok_or(Reject::CallNotFound)?;
         if call.is_over() {
             return Ok(json!({}));
         }
-        let who = call.of(&user).filter(|who| who.is_live()).ok_or(Reject::NotInCall)?;
-        if call.is_group() && call.initiator != user && !moderates {
+        let who = call.of(user).filter(|who| who.is_live()).ok_or(Reject::NotInCall)?;
+        if call.is_group() && call.initiator != *user && !moderates {
             return Err(Reject::PermissionDenied("only its initiator ends a group call for all"));
         }
         let reason = match (call.answered.is_some(), who.is_pending()) {
@@ -136,7 +160,7 @@ impl Hub {
             (false, false) => Reason::Cancelled,
         };
         self.edit(id, now, |call, board| {
-            call.finish(board, reason, Some(&user), &[caller.session], now);
+            call.finish(board, reason, Some(user), also, now);
         });
         Ok(json!({}))
     }
@@ -163,7 +187,7 @@ impl Hub {
             match changed {
                 Some(_) => call.tell(board, "call:media-toggled", &event, None),
                 None if caller.wants_ack => {}
-                None => board.deliver(caller.session, "call:media-toggled", event),
+                None => board.deliver(caller.session, "call:media-toggled", &event),
             }
             call.rev
         });
@@ -182,13 +206,20 @@ impl Hub {
             self.joined_here(caller.session, &identity.user, id)?;
         }
         let ice = self.board.mint(&identity, id, now);
+        if let Some(id) = id {
+            self.edit(id, now, |call, _| {
+                if let Some(who) = call.of_mut(&identity.user) {
+                    who.renew_ice = ice.renew;
+                }
+            });
+        }
         let refreshed = json!({ "iceServers": ice.servers, "ttl": ice.ttl });
         if !caller.wants_ack {
             let mut echo = refreshed.clone();
             if let (Some(fields), Some(id)) = (echo.as_object_mut(), id) {
                 fields.insert("callId".into(), json!(id.0.as_ref()));
             }
-            self.board.deliver(caller.session, "call:ice-servers-refreshed", echo);
+            self.board.deliver(caller.session, "call:ice-servers-refreshed", &echo);
         }
         Ok(refreshed)
     }
@@ -204,6 +235,7 @@ impl Hub {
             });
         }
         self.close(caller.session, now);
+        self.forsake(caller.session, now);
         Ok(json!({}))
     }
 
@@ -211,7 +243,8 @@ impl Hub {
     pub(super) fn visible(&self, session: SessionId, user: &UserId, id: &CallId) -> Result<&Call, Reject> {
         let call = self.calls.get(id).ok_or(Reject::CallNotFound)?;
         let invited = call.of(user).is_some();
-        let open = call.open && call.room.as_ref().is_some_and(|room| self.board.is_in_room(session, room));
+        let open =
+            call.open && call.room.as_ref().is_some_and(|room| self.board.may_enter(session, user, room));
         if invited || open { Ok(call) } else { Err(Reject::CallNotFound) }
     }
 
@@ -247,7 +280,7 @@ impl Hub {
         // dead; one that was there all along is another device.
         let opened = self.board.sessions.get(&session).map(|session| session.opened);
         let younger = opened > who.joined;
-        match who.device {
+        match who.active_device() {
             Some(device) if device != session && !younger => Standing::Elsewhere,
             _ => Standing::Joined,
         }

@@ -78,7 +78,7 @@ fn forward(
 ) -> Result<Value, Reject> {
     let order = |user: &UserId| call.of(user).map_or(u32::MAX, |who| who.order);
     let polite = order(from) > order(to);
-    let device = call.of(to).and_then(|who| who.device);
+    let device = call.of(to).and_then(Participant::active_device);
     let window = board.config.duplicate_window;
     if call.negotiation.is_duplicate(from, to, &signal, now.instant, window) {
         return Ok(outcome(device.is_some()));
@@ -90,7 +90,7 @@ fn forward(
     call.negotiation.note(from, to, &signal, now.instant);
     let kind = signal.kind;
     if let Some(device) = device {
-        board.deliver(device, "call:signal", signal.stamped(&call.id, from, to));
+        board.deliver(device, "call:signal", &signal.stamped(&call.id, from, to));
     }
     if kind == SignalType::Answer {
         call.connect(board, from, to, now);

@@ -17,6 +17,9 @@ impl Hub {
         if !identity.grants.allows_room(Some(name)) {
             return Err(Reject::PermissionDenied("this room"));
         }
+        if self.board.rooms.get(name).is_some_and(|room| !room.admits(&identity.user)) {
+            return Err(Reject::ConversationNotFound);
+        }
         if !self.board.is_in_room(caller.session, name) {
             self.check_room_limits(caller, name)?;
             self.board.rooms.entry(name.clone()).or_default().sessions.insert(caller.session);
@@ -53,7 +56,7 @@ impl Hub {
     }
 
     /// `{roomId, members, activeCall?}`.
-    fn room_json(&self, name: &Arc<str>) -> Value {
+    pub(super) fn room_json(&self, name: &Arc<str>) -> Value {
         let Some(room) = self.board.rooms.get(name) else { return json!({ "roomId": name.as_ref() }) };
         let members: BTreeMap<&UserId, Map<String, Value>> = room
             .sessions
@@ -71,7 +74,7 @@ impl Hub {
         fields
     }
 
-    fn echo(&mut self, caller: Caller, name: &'static str, data: &Value) {
+    pub(super) fn echo(&mut self, caller: Caller, name: &'static str, data: &Value) {
         if caller.wants_ack {
             return;
         }
@@ -79,6 +82,6 @@ impl Hub {
         if let Some(fields) = echo.as_object_mut() {
             fields.insert("success".into(), json!(true));
         }
-        self.board.deliver(caller.session, name, echo);
+        self.board.deliver(caller.session, name, &echo);
     }
 }

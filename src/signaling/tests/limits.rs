@@ -51,7 +51,13 @@ fn a_frame_over_its_limit_is_refused_whatever_it_says() {
     let mut stage = Stage::new();
     let a = stage.open("a");
     for (size, fits) in [(128 * 1024, true), (128 * 1024 + 1, false)] {
-        let request = Request { event: "call:heartbeat".into(), payload: json!({}), wants_ack: true, size };
+        let request = Request {
+            event: "call:heartbeat".into(),
+            payload: json!({}),
+            wants_ack: true,
+            size,
+            last_seen: None,
+        };
         assert_eq!(stage.hub.handle(a, request, stage.now).is_ok(), fits);
     }
 }

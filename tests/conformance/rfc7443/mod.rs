@@ -24,7 +24,7 @@ fn both_protocols_of_stun_are_agreed_on() {
     let server = Everywhere::start("");
     for name in [&b"stun.turn"[..], b"stun.nat-discovery"] {
         assert_eq!(negotiate(&server, &[name]), Some(Some(name.to_vec())));
-        assert_eq!(negotiate(&server, &[b"h2", name]), Some(Some(name.to_vec())));
+        assert_eq!(negotiate(&server, &[b"sip", name]), Some(Some(name.to_vec())));
     }
 }
 
@@ -38,7 +38,7 @@ fn a_client_without_application_protocols_is_served() {
 #[test]
 fn a_client_of_another_protocol_is_refused() {
     let server = Everywhere::start("");
-    assert_eq!(negotiate(&server, &[b"h2", b"http/1.1"]), None);
+    assert_eq!(negotiate(&server, &[b"h2", b"sip"]), None);
     server.await_metric("passerelle_turn_connections_refused_total", &[("reason", "handshake")], 1.0);
     assert_eq!(server.client(Transport::Tls).ask(&Request::new(METHOD_BINDING)).code(), 0);
 }

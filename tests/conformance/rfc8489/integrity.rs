@@ -7,8 +7,9 @@ use crate::support::server::{ALICE, BOB, REALM};
 use crate::support::stun_client::{md5_key, sha256_key, userhash};
 use crate::support::{Answer, Client, Everywhere, PATIENCE, Request, Server, Transport};
 
-/// Users alone: nobody's name is unknown to the server, so it can offer USERHASH.
-const USERS_ONLY: &str = "[turn]\nsecrets = []\n";
+/// Users alone, and no callers who would need a secret: nobody's name is unknown to the server, so it can offer
+/// USERHASH.
+const USERS_ONLY: &str = "[turn]\nsecrets = []\n[auth.jwt]\nsecret = \"\"\n";
 /// SHA-256, then MD5, as PASSWORD-ALGORITHMS writes them.
 const ALGORITHMS: [u8; 8] = [0, 2, 0, 0, 0, 1, 0, 0];
 const SHA256: [u8; 4] = [0, 2, 0, 0];

@@ -10,9 +10,8 @@ use crate::support::{Answer, Client, EchoPeer, Everywhere, Line, Request, Server
 /// ADDRESS-ERROR-CODE, which the codec does not know.
 const ATTR_ADDRESS_ERROR_CODE: AttrType = AttrType(0x8001);
 
-/// Both families, on every listener and for the peers.
-const DUAL: &str = "[listen]\nudp = [\"127.0.0.1:0\", \"[::1]:0\"]\ntcp = [\"127.0.0.1:0\", \"[::1]:0\"]\n\
-                    tls = [\"127.0.0.1:0\", \"[::1]:0\"]\n[relay]\naddresses = [\"127.0.0.1\", \"::1\"]\n\
+/// Both families, on the UDP listener and for the peers.
+const DUAL: &str = "[listen]\nudp = [\"127.0.0.1:0\", \"[::1]:0\"]\n[relay]\naddresses = [\"127.0.0.1\", \"::1\"]\n\
                     allow_peers = [\"127.0.0.0/8\", \"::1/128\"]\n";
 
 fn both_families() -> Request {
@@ -182,7 +181,8 @@ fn a_refresh_without_a_family_is_about_both() {
 /// Section 2.1: The family of the client's transport and that of its relayed address do not depend on each other.
 #[test]
 fn every_family_and_transport_of_a_client_reaches_peers_of_every_family() {
-    let server = Everywhere::start(DUAL);
+    let listen = "[\"127.0.0.1:0\", \"[::1]:0\"]";
+    let server = Everywhere::start(&DUAL.replacen("\n", &format!("\ntcp = {listen}\ntls = {listen}\n"), 1));
     for index in [0, 1] {
         for transport in Transport::ALL {
             for (family, ip) in [(IPV4, "127.0.0.2"), (IPV6, "::1")] {
