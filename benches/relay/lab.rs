@@ -12,6 +12,9 @@ pub(crate) const GENERATOR_CORE: &str = "0";
 /// The core of the server.
 pub(crate) const RELAY_CORE: &str = "1";
 
+/// Niceness of all that is measured: what else runs on the machine must not make the difference.
+const PRIORITY: &str = "-15";
+
 /// What is missing to run at all.
 pub(crate) fn missing() -> Option<String> {
     for program in ["ip", "ethtool", "taskset"] {
@@ -74,6 +77,7 @@ impl Lab {
             let _ = Command::new("sh").args(["-c", &command]).output();
             for thread in napi_threads(device) {
                 run(&format!("taskset -pc {core} {thread}"));
+                run(&format!("renice -n {PRIORITY} -p {thread}"));
             }
         }
         lab
@@ -88,7 +92,17 @@ impl Lab {
     pub(crate) fn run_inside(&self) {
         let program = std::env::current_exe().unwrap();
         let status = Command::new("ip")
-            .args(["netns", "exec", &self.generator(), "taskset", "-c", GENERATOR_CORE])
+            .args([
+                "netns",
+                "exec",
+                &self.generator(),
+                "nice",
+                "-n",
+                PRIORITY,
+                "taskset",
+                "-c",
+                GENERATOR_CORE,
+            ])
             .arg(program)
             .args(std::env::args().skip(1))
             .args(["--inside", &self.name])
@@ -108,7 +122,8 @@ impl Lab {
     /// A command that runs beside the server, on its core.
     pub(crate) fn command(&self, program: &str) -> Command {
         let mut command = Command::new("ip");
-        command.args(["netns", "exec", &self.relay(), "taskset", "-c", RELAY_CORE, program]);
+        command.args(["netns", "exec", &self.relay(), "nice", "-n", PRIORITY]);
+        command.args(["taskset", "-c", RELAY_CORE, program]);
         command
     }
 }

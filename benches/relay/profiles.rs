@@ -47,10 +47,13 @@ pub(crate) fn run_all(arguments: &Arguments, _lab: &Lab, server: &Server, report
     let wanted = |name: &str| arguments.only.is_empty() || arguments.only.iter().any(|only| only == name);
     let peer = UdpSocket::bind((GENERATOR, 0)).unwrap();
     let address = peer.local_addr().unwrap();
-    let _ = socket2::SockRef::from(&peer).set_recv_buffer_size(16 << 20);
+    traffic::widen(&peer, 32 << 20);
+    // Nobody frees an allocation: its client's port must not be used again while the server lives.
+    let mut kept = Vec::new();
     for profile in PROFILES.iter().filter(|profile| wanted(profile.name)) {
         let clients = client::allocate(client::sockets(server.address, profile.flows), address);
         relay(arguments, server, profile, &clients, &peer, report);
+        kept.extend(clients);
     }
     if wanted("many") {
         many(arguments, server, &peer, report);
@@ -74,7 +77,7 @@ fn relay(
     };
     for client in clients {
         client.socket.set_nonblocking(true).unwrap();
-        let _ = socket2::SockRef::from(&client.socket).set_recv_buffer_size(4 << 20);
+        traffic::widen(&client.socket, 4 << 20);
     }
     // What is on its way, and what the server keeps to itself, is not measured.
     traffic::run(clients, peer, Plan { seconds: 0.1, ..plan });

@@ -105,6 +105,16 @@ impl Sink {
     }
 }
 
+/// Gives a socket a receive buffer beyond the system's limit.
+pub(crate) fn widen(socket: &UdpSocket, bytes: i32) {
+    let length = size_of::<i32>() as libc::socklen_t;
+    let value = (&raw const bytes).cast();
+    // SAFETY: the value outlives the call and its size is given.
+    unsafe {
+        libc::setsockopt(socket.as_raw_fd(), libc::SOL_SOCKET, libc::SO_RCVBUFFORCE, value, length);
+    }
+}
+
 /// Sends as planned and counts what arrives; `clients` have a channel to `peer`.
 pub(crate) fn run(clients: &[Client], peer: &UdpSocket, plan: Plan) -> Outcome {
     // SAFETY: changes how exactly this thread sleeps, nothing else.
