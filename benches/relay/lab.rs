@@ -12,12 +12,14 @@ pub(crate) const GENERATOR_CORE: &str = "0";
 /// The core of the server.
 pub(crate) const RELAY_CORE: &str = "1";
 
-/// Niceness of all that is measured: what else runs on the machine must not make the difference.
-const PRIORITY: &str = "-15";
+/// One queue, so that one thread receives everything.
+const QUEUES: &str = "numtxqueues 1 numrxqueues 1";
+/// Real-time priority of all that is measured: what else runs on the machine must not make the difference.
+const PRIORITY: &str = "10";
 
 /// What is missing to run at all.
 pub(crate) fn missing() -> Option<String> {
-    for program in ["ip", "ethtool", "taskset"] {
+    for program in ["ip", "ethtool", "taskset", "chrt"] {
         if Command::new("which").arg(program).output().is_ok_and(|output| !output.status.success()) {
             return Some(format!("{program} is not installed"));
         }
@@ -50,7 +52,7 @@ impl Lab {
         for command in [
             format!("ip netns add {generator}"),
             format!("ip netns add {relay}"),
-            format!("ip -n {relay} link add r0 type veth peer name g0 netns {generator}"),
+            format!("ip -n {relay} link add r0 {QUEUES} type veth peer name g0 {QUEUES} netns {generator}"),
             format!("ip -n {relay} address add {RELAY}/24 dev r0"),
             format!("ip -n {generator} address add {GENERATOR}/24 dev g0"),
             format!("ip -n {relay} link set lo up"),
@@ -77,7 +79,7 @@ impl Lab {
             let _ = Command::new("sh").args(["-c", &command]).output();
             for thread in napi_threads(device) {
                 run(&format!("taskset -pc {core} {thread}"));
-                run(&format!("renice -n {PRIORITY} -p {thread}"));
+                run(&format!("chrt -f -p {PRIORITY} {thread}"));
             }
         }
         lab
@@ -96,8 +98,8 @@ impl Lab {
                 "netns",
                 "exec",
                 &self.generator(),
-                "nice",
-                "-n",
+                "chrt",
+                "-f",
                 PRIORITY,
                 "taskset",
                 "-c",
@@ -122,7 +124,7 @@ impl Lab {
     /// A command that runs beside the server, on its core.
     pub(crate) fn command(&self, program: &str) -> Command {
         let mut command = Command::new("ip");
-        command.args(["netns", "exec", &self.relay(), "nice", "-n", PRIORITY]);
+        command.args(["netns", "exec", &self.relay(), "chrt", "-f", PRIORITY]);
         command.args(["taskset", "-c", RELAY_CORE, program]);
         command
     }
