@@ -56,7 +56,7 @@ export async function showHistory(list, template, client) {
     const entry = template.content.firstElementChild.cloneNode(true);
     const outgoing = record.initiatorId === client.userId;
     const put = (selector, text) => (entry.querySelector(selector).textContent = text);
-    entry.dataset.outcome = record.duration === null ? 'unanswered' : 'answered';
+    entry.dataset.outcome = record.endedAt && record.duration === null ? 'unanswered' : 'answered';
     entry.querySelector('use').setAttribute('href', outgoing ? '#icon-outgoing' : '#icon-incoming');
     entry.querySelector('svg').setAttribute('aria-label', outgoing ? 'Outgoing' : 'Incoming');
     put('.where', record.conversationId ? `“${record.conversationId}”` : 'Direct call');

@@ -1,7 +1,7 @@
 // A call with the stock `socket.io-client` and nothing of ours: whoever enters room "blue" rings those who are there.
 // The page needs the client's script, which defines `io`, and <video id="video" autoplay playsinline></video>.
-const socket = io({ auth: { token: new URLSearchParams(location.search).get('token') ?? undefined } });
 const stream = await navigator.mediaDevices.getUserMedia({ audio: true, video: true });
+const socket = io({ auth: { token: new URLSearchParams(location.search).get('token') ?? undefined } });
 let callId, peer;
 function connect(iceServers) {
   peer = new RTCPeerConnection({ iceServers });
@@ -10,8 +10,7 @@ function connect(iceServers) {
   peer.onicecandidate = ({ candidate }) => candidate && signal({ type: 'ice-candidate', ...candidate.toJSON() });
 }
 const signal = (message) => socket.emit('call:signal', { callId, signal: message });
-socket.on('session:ready', () => socket.emit('room:join', { roomId: 'blue' }));
-socket.on('room:join', () => socket.emit('call:initiate', { roomId: 'blue', type: 'video' }));
+socket.on('session:ready', () => socket.emit('room:join', { roomId: 'blue' }).emit('call:initiate', { roomId: 'blue', type: 'video' }));
 socket.on('call:error', ({ code, message }) => console.log(code, message)); // USER_OFFLINE: the first to come waits
 socket.on('call:initiated', (call) => {
   callId = call.callId;

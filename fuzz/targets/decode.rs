@@ -5,7 +5,7 @@ use passerelle::stun::{Algorithm, Class, Key, Message, Method, attribute};
 /// What the other codec calls by its new number (drafts of RFC 5389 had 0x8020).
 const OLD_XOR_MAPPED_ADDRESS: u16 = 0x8020;
 
-pub fn run(bytes: &[u8]) {
+pub(super) fn run(bytes: &[u8]) {
     let Ok(message) = Message::parse(bytes) else { return };
     let visible: Vec<(u16, &[u8])> = message.attributes().collect();
     for (kind, _) in &visible {

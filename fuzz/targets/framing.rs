@@ -2,7 +2,7 @@
 
 use passerelle::turn::{Frame, MAX_FRAME, first_frame};
 
-pub fn run(bytes: &[u8]) {
+pub(super) fn run(bytes: &[u8]) {
     let Some((cut, stream)) = bytes.split_first() else { return };
     let whole = frames(stream, stream.len().max(1));
     assert_eq!(whole, frames(stream, usize::from(*cut).max(1)));

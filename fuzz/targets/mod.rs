@@ -5,8 +5,11 @@ mod framing;
 mod server_step;
 mod signaling;
 
+/// A target's name and what it does with bytes.
+pub(crate) type Target = (&'static str, fn(&[u8]));
+
 /// Every target and the name of its corpus.
-pub const ALL: [(&str, fn(&[u8])); 4] = [
+pub(crate) const ALL: [Target; 4] = [
     ("decode", decode::run),
     ("framing", framing::run),
     ("server_step", server_step::run),
@@ -14,7 +17,7 @@ pub const ALL: [(&str, fn(&[u8])); 4] = [
 ];
 
 /// Runs a target by its name.
-pub fn run(name: &str, bytes: &[u8]) {
+pub(crate) fn run(name: &str, bytes: &[u8]) {
     for (known, target) in ALL {
         if known == name {
             target(bytes);

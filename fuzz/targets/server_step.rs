@@ -2,7 +2,7 @@
 
 use crate::simulation::{Chance, Flaw, run as simulate};
 
-pub fn run(bytes: &[u8]) {
+pub(super) fn run(bytes: &[u8]) {
     if let Err(wrong) = simulate(Chance::Bytes(bytes.to_vec(), 0), 64, Flaw::None) {
         panic!("{wrong}");
     }

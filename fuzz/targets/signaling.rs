@@ -2,7 +2,7 @@
 
 use passerelle::signaling::{ClientMessage, Limits};
 
-pub fn run(bytes: &[u8]) {
+pub(super) fn run(bytes: &[u8]) {
     let Ok(text) = std::str::from_utf8(bytes) else { return };
     let (event, payload) = text.split_once('\n').unwrap_or((text, "null"));
     let Ok(payload) = serde_json::from_str::<serde_json::Value>(payload) else { return };

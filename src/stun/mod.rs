@@ -12,7 +12,7 @@ pub mod attribute;
 mod integrity;
 mod message;
 #[cfg(test)]
-mod tests;
+mod properties;
 #[cfg(test)]
 mod vectors;
 mod writer;

@@ -60,13 +60,6 @@ pub(super) struct QuotaClaim {
     address: IpAddr,
 }
 
-impl QuotaClaim {
-    /// Whether it counts for a user at a client address.
-    pub(super) fn is_of(&self, user: &str, client: IpAddr) -> bool {
-        *self.user == *user && self.address == source(client)
-    }
-}
-
 impl Drop for QuotaClaim {
     fn drop(&mut self) {
         let counts = &mut *self.quota.counts.lock();

@@ -9,6 +9,7 @@ mod model;
 mod moderation;
 mod reconnect;
 mod resume;
+mod shipped;
 mod signals;
 mod simulation;
 mod stage;

@@ -131,9 +131,9 @@ impl Server {
             Some(token) => {
                 let reserved = self.shared.reservations.take(token, now.instant);
                 let Reservation { lease, quota } = reserved.ok_or(Reject::UnknownToken)?;
-                // Whoever reserved the port has its place in the quota already.
-                let own = quota.is_of(&by.grant.user, from.client.ip());
-                let quota = if own { quota } else { claim()? };
+                // The port's place in the quotas becomes the allocation's.
+                drop(quota);
+                let quota = claim()?;
                 let family = Family::of(lease.local().ip());
                 let relayed = std::iter::once(Relayed { family, lease, expires: Tick::default() }).collect();
                 (Leased { relayed, reserve: None, family_error: None }, quota, None)

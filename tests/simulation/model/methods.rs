@@ -146,10 +146,8 @@ impl Model {
         };
         if let Some(token) = asked.token {
             self.reservations.retain(|_, reserved| reserved.ends > clock.millis);
-            let Reservation { local, user, client, .. } = self.reservations.remove(&token).ok_or(508)?;
-            // Whoever reserved the port has its place in the quota already.
-            let own = (user, source(client)) == (credential.user, source(id.1.client.ip()));
-            self.within_quota(credential.user, id.1.client.ip(), if own { 0 } else { 1 })?;
+            let Reservation { local, .. } = self.reservations.remove(&token).ok_or(508)?;
+            self.within_quota(credential.user, id.1.client.ip(), 1)?;
             pending.reserved = Some(local);
             pending.families = vec![Family::of(local.ip())];
             self.pending = vec![local];
@@ -244,6 +242,7 @@ impl Model {
                 family: Family::of(local.ip()),
                 local: *local,
                 external: self.external(*local),
+                ends: clock.second() + pending.lifetime + 1,
             })
             .collect();
         let allocation = Allocation {
@@ -294,16 +293,22 @@ impl Model {
         clock: &Clock,
     ) -> Result<Outcome, Refusal> {
         let found = self.owned(id, proof, clock.second())?;
-        if family.is_some_and(|family| found.relayed.iter().all(|relayed| relayed.family.number() != family))
-        {
-            return Err(443.into());
-        }
+        let family = match family {
+            None => None,
+            Some(number) => {
+                let mut families = found.relayed.iter().map(|relayed| relayed.family);
+                Some(families.find(|family| family.number() == number).ok_or(443)?)
+            }
+        };
         if lifetime == Some(0) {
-            self.end(id, EndReason::Deleted);
+            match family {
+                Some(family) if found.relayed.len() > 1 => found.release(|relayed| relayed.family == family),
+                _ => self.end(id, EndReason::Deleted),
+            }
             return Ok(Outcome::Success(Content::Lifetime(0)));
         }
         let granted = self.granted(lifetime, proof.credential, clock)?;
-        self.owned(id, proof, clock.second())?.ends = clock.second() + granted + 1;
+        self.owned(id, proof, clock.second())?.extend(family, clock.second() + granted + 1);
         Ok(Outcome::Success(Content::Lifetime(granted)))
     }
 

@@ -284,6 +284,9 @@ impl Model {
     pub fn on_timeout(&mut self, worker: usize, clock: &Clock) {
         let second = clock.second();
         self.end_all(EndReason::Expired, |found| found.id.0 == worker && found.ends <= second);
+        for found in self.allocations.values_mut().filter(|found| found.id.0 == worker) {
+            found.release(|relayed| relayed.ends <= second);
+        }
         self.reservations.retain(|_, reserved| reserved.ends > clock.millis);
     }
 

@@ -51,7 +51,7 @@ impl Model {
             self.count(id.0, Measure::PeerDenied(rule), 1);
             return Err(DropReason::PeerDenied);
         }
-        self.to_peer(id, peer, length, send.dont_fragment, clock)
+        self.relay_to_peer(id, peer, length, send.dont_fragment, clock)
     }
 
     fn on_channel_data(
@@ -72,10 +72,10 @@ impl Model {
         let found = self.live(id, clock.second()).ok_or(DropReason::NoAllocation)?;
         let bound = found.channels.get(&number).filter(|channel| channel.ends > clock.second());
         let peer = bound.ok_or(DropReason::NoChannel)?.peer;
-        self.to_peer(id, peer, claimed, false, clock)
+        self.relay_to_peer(id, peer, claimed, false, clock)
     }
 
-    fn to_peer(
+    fn relay_to_peer(
         &mut self,
         id: Id,
         peer: SocketAddr,
@@ -101,11 +101,11 @@ impl Model {
         length: usize,
         clock: &Clock,
     ) -> Expected {
-        let relayed = self.to_client(owner, source, length, clock);
+        let relayed = self.relay_to_client(owner, source, length, clock);
         relayed.unwrap_or_else(|reason| self.drop(worker, Direction::ToClient, reason))
     }
 
-    fn to_client(
+    fn relay_to_client(
         &mut self,
         owner: Option<Id>,
         source: SocketAddr,
