@@ -12,7 +12,7 @@
 mod lab;
 
 use lab::browser::Browser;
-use lab::server::{Server, eventually, row, token};
+use lab::server::{Metrics, Server, eventually, row, token};
 use lab::{Host, Lab, Nat, SERVER, one_at_a_time};
 use serde_json::Value;
 use sqlx::Row as _;
@@ -90,6 +90,8 @@ fn a_call_outlives_a_lost_signaling_connection() {
     scene.ana.ask("drop");
     scene.ana.wait_for("back on the server", ready);
     assert!(scene.ana.frames() >= before, "media started over");
+    let resumed = "passerelle_signaling_session_resume_total{result=\"resumed\"}";
+    assert_eq!(Metrics::scrape(&mut scene.ana).sum(resumed), 1.0);
     scene.media_goes_on();
     let record = scene.ends();
     assert_eq!(record.get::<i64, _>("reconnects"), 1);
