@@ -39,7 +39,7 @@ impl Scene {
         let mut bruno = Browser::start(&lab, Host::B, scratch.path());
         server.wait_until_ready(&mut ana);
         ana.ask(&format!("open http://{SERVER}:8080/ Ana blue token={}", token("ana")));
-        bruno.ask(&format!("open http://{SERVER}:8080/ Bruno blue token={} {extra}", token("bruno")).trim());
+        bruno.ask(format!("open http://{SERVER}:8080/ Bruno blue token={} {extra}", token("bruno")).trim());
         ana.rings(&mut bruno);
         for browser in [&mut ana, &mut bruno] {
             browser.wait_for("connected", connected);
