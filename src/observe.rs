@@ -55,7 +55,7 @@ impl Observe {
                 metrics.signaling_session_resume.with_label_values(&[result.label()]).inc();
             }
             Event::Duplicate => metrics.signaling_duplicates.inc(),
-            Event::Notice(_) => {}
+            Event::Notice(notice) => self.records.push_notice(notice),
             Event::EventIn { name } => metrics.signaling_events.with_label_values(&[name, "in"]).inc(),
             Event::Rejected { code } => metrics.signaling_errors.with_label_values(&[code]).inc(),
             Event::RateLimited { limit } => metrics.signaling_rate_limited.with_label_values(&[limit]).inc(),

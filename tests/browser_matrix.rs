@@ -25,20 +25,49 @@ const FRAMES: u64 = 45;
 #[test]
 fn two_browsers_with_public_addresses_talk_host_to_host() {
     let path = |local: &str, remote: &str| local == "host" && remote == "host";
-    call_through(Nat::None, "direct", path);
+    call_through(Nat::None, "direct", path, |_| {});
 }
 
 #[test]
 fn two_browsers_behind_port_preserving_nat_talk_through_addresses_found_by_stun() {
     let found = |kind: &str| matches!(kind, "srflx" | "prflx");
-    call_through(Nat::PortPreserving, "stun", |local, remote| {
-        (found(local) || found(remote)) && local != "relay" && remote != "relay"
-    });
+    call_through(
+        Nat::PortPreserving,
+        "stun",
+        |local, remote| (found(local) || found(remote)) && local != "relay" && remote != "relay",
+        |_| {},
+    );
 }
 
 #[test]
 fn two_browsers_behind_symmetric_nat_talk_through_the_relay() {
-    call_through(Nat::Symmetric, "relay", |local, remote| local == "relay" || remote == "relay");
+    call_through(Nat::Symmetric, "relay", |local, remote| local == "relay" || remote == "relay", |_| {});
+}
+
+#[test]
+fn two_browsers_that_may_use_no_udp_talk_through_the_relay_over_tcp() {
+    only_over(Nat::WithoutUdp, "tcp");
+}
+
+#[test]
+fn two_browsers_that_may_use_nothing_but_https_talk_through_the_relay_over_tls() {
+    only_over(Nat::WebOnly, "tls");
+}
+
+/// Makes a relayed call, and checks that the allocations that carry it came over this transport.
+fn only_over(nat: Nat, transport: &str) {
+    let relayed = |local: &str, remote: &str| local == "relay" && remote == "relay";
+    call_through(nat, "relay", relayed, |ana| {
+        let metrics = Metrics::scrape(ana);
+        let allocations = |transport: &str| {
+            let series = "passerelle_turn_allocations";
+            metrics.sum(&format!("{series}{{family=\"ipv4\",transport=\"{transport}\"}}"))
+        };
+        assert_eq!(allocations("udp"), 0.0, "UDP came through");
+        assert!(allocations(transport) >= 2.0, "{} over {transport}", allocations(transport));
+        // Where TCP gets through the browsers may hold allocations over TLS as well; the other way round they cannot.
+        assert!(transport == "tcp" || allocations("tcp") == 0.0, "TCP came through");
+    });
 }
 
 #[test]
@@ -62,7 +91,7 @@ fn a_lab_takes_everything_with_it_even_when_a_test_fails() {
 }
 
 /// Makes a call in one cell, and checks what the browsers, the metrics and the record say about it.
-fn call_through(nat: Nat, path: &str, fits: impl Fn(&str, &str) -> bool) {
+fn call_through(nat: Nat, path: &str, fits: impl Fn(&str, &str) -> bool, also: impl FnOnce(&mut Browser)) {
     let _turn = one_at_a_time();
     let scratch = tempfile::tempdir().unwrap();
     let lab = Lab::new(nat);
@@ -84,6 +113,7 @@ fn call_through(nat: Nat, path: &str, fits: impl Fn(&str, &str) -> bool) {
         assert!(fits(&local, &remote), "{nat:?}: the selected pair is {local} to {remote}");
     }
     media_flows_where_it_should(&mut ana, &mut bruno, path);
+    also(&mut ana);
 
     ana.ask("hangup");
     for browser in [&mut ana, &mut bruno] {

@@ -28,6 +28,8 @@ wants() {
 wants turnutils_uclient coturn
 wants nft nftables
 wants ip iproute2
+wants unshare util-linux
+wants prlimit util-linux
 wants chromium chromium fonts-dejavu-core
 wants firefox-esr firefox-esr
 wants node nodejs

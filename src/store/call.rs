@@ -2,10 +2,10 @@
 
 use serde::{Serialize, Serializer};
 
-use crate::signaling::{CallId, UserId};
+use crate::signaling::{CallId, CallRecord, ParticipantRecord, UserId, word};
 
 /// A call as it was read back: the fields of [`crate::signaling::CallRecord`], as REST shows them.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct StoredCall {
     /// Id of the call.
@@ -41,6 +41,23 @@ pub struct StoredCall {
     pub ended_by: Option<String>,
     /// Most participants joined at once.
     pub participants_peak: u32,
+    /// Everyone in the room may join.
+    #[serde(skip)]
+    pub open: bool,
+    /// Nobody new may join.
+    #[serde(skip)]
+    pub locked: bool,
+    /// When it stops ringing.
+    #[serde(skip)]
+    pub expires_at: Time,
+    /// Whether media went through the relay.
+    pub relay_used: Option<bool>,
+    /// Bytes that participants sent through the relay.
+    pub relay_bytes_up: Option<i64>,
+    /// Bytes that participants received through the relay.
+    pub relay_bytes_down: Option<i64>,
+    /// `good`, `fair` or `poor`.
+    pub quality: Option<String>,
     /// JSON of the initiator.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub metadata: Option<serde_json::Value>,
@@ -51,7 +68,7 @@ pub struct StoredCall {
 }
 
 /// A participant as it was read back.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct StoredParticipant {
     /// Who.
@@ -79,6 +96,89 @@ pub struct StoredParticipant {
     pub video: bool,
     /// How often its signaling reconnected.
     pub reconnects: u32,
+    /// Candidate type of its media.
+    pub ice_method: Option<String>,
+    /// From the join to the first answer, in milliseconds.
+    pub setup_ms: Option<i64>,
+    /// Mean round trip in milliseconds.
+    pub rtt_avg_ms: Option<f64>,
+    /// Longest round trip in milliseconds.
+    pub rtt_max_ms: Option<f64>,
+    /// Mean loss in percent.
+    pub loss_avg: Option<f64>,
+    /// Highest loss in percent.
+    pub loss_max: Option<f64>,
+    /// Mean jitter in milliseconds.
+    pub jitter_avg_ms: Option<f64>,
+    /// Bytes of its media that went through the relay.
+    pub relay_bytes: Option<i64>,
+    /// Transport between it and the relay.
+    pub relay_transport: Option<String>,
+}
+
+impl StoredCall {
+    /// The record this was written from, for the call engine; `None` if it holds a word the engine does not know.
+    pub(super) fn into_record(self) -> Option<CallRecord> {
+        let bytes = |stored: Option<i64>| stored.and_then(|bytes| u64::try_from(bytes).ok()).unwrap_or(0);
+        let participants = self.participants.into_iter().map(StoredParticipant::into_record);
+        Some(CallRecord {
+            id: self.id,
+            room_id: self.room_id.map(Into::into),
+            kind: word(&self.kind)?,
+            mode: word(&self.mode)?,
+            status: word(&self.status)?,
+            end_reason: known(self.end_reason)?,
+            initiator: self.initiator,
+            created_at: self.created_at.0,
+            ringing_at: self.ringing_at.map(|time| time.0),
+            answered_at: self.answered_at.map(|time| time.0),
+            ended_at: self.ended_at.map(|time| time.0),
+            duration_s: self.duration_s,
+            ended_by: self.ended_by.map(|user| UserId(user.into())),
+            participants_peak: self.participants_peak,
+            open: self.open,
+            locked: self.locked,
+            expires_at: self.expires_at.0,
+            quality: known(self.quality)?,
+            relay_bytes_up: bytes(self.relay_bytes_up),
+            relay_bytes_down: bytes(self.relay_bytes_down),
+            metadata: self.metadata.map(|metadata| metadata.to_string().into()),
+            rev: self.rev,
+            participants: participants.collect::<Option<_>>()?,
+        })
+    }
+}
+
+impl StoredParticipant {
+    fn into_record(self) -> Option<ParticipantRecord> {
+        Some(ParticipantRecord {
+            user: self.user,
+            role: word(&self.role)?,
+            state: word(&self.state)?,
+            invited_at: self.invited_at.0,
+            joined_at: self.joined_at.map(|time| time.0),
+            connected_at: self.connected_at.map(|time| time.0),
+            left_at: self.left_at.map(|time| time.0),
+            leave_reason: known(self.leave_reason)?,
+            audio: self.audio,
+            video: self.video,
+            reconnects: self.reconnects,
+            setup_ms: self.setup_ms,
+            ice_method: known(self.ice_method)?,
+            rtt_avg_ms: self.rtt_avg_ms,
+            rtt_max_ms: self.rtt_max_ms,
+            loss_avg: self.loss_avg,
+            loss_max: self.loss_max,
+            jitter_avg_ms: self.jitter_avg_ms,
+            relay_bytes: self.relay_bytes.and_then(|bytes| u64::try_from(bytes).ok()).unwrap_or(0),
+            relay_transport: known(self.relay_transport)?,
+        })
+    }
+}
+
+/// A text from a closed set, where there is one: `None` for one that is not in the set.
+fn known(text: Option<String>) -> Option<Option<&'static str>> {
+    text.map_or(Some(None), |text| word(&text).map(Some))
 }
 
 /// A moment in milliseconds since the Unix epoch; ISO-8601 UTC in JSON, as `Date.toISOString` writes it.

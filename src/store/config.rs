@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use super::{CallStore, StoreError, sqlite::Sqlite};
+use super::{CallStore, Postgres, PostgresUrl, Sqlite, StoreError};
 
 /// Configuration of the store.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -12,20 +12,22 @@ pub enum Config {
     Sqlite(PathBuf),
     /// SQLite in memory: gone with the process.
     Memory,
+    /// PostgreSQL.
+    Postgres(PostgresUrl),
 }
 
 impl Config {
-    /// Reads a URL: `sqlite:PATH`, `sqlite://PATH` or `sqlite::memory:`.
+    /// Reads a URL: `sqlite:PATH`, `sqlite://PATH`, `sqlite::memory:` or `postgres://…`.
     ///
     /// # Errors
     /// What is wrong with it, and the way out.
     pub fn parse(url: &str) -> Result<Self, String> {
         if url.starts_with("postgres://") || url.starts_with("postgresql://") {
-            return Err("PostgreSQL is not available in this version: write sqlite:PATH".into());
+            return PostgresUrl::parse(url).map(Self::Postgres);
         }
-        let path = url
-            .strip_prefix("sqlite:")
-            .ok_or_else(|| format!("{url:?} is no database: write sqlite:PATH or sqlite::memory:"))?;
+        let path = url.strip_prefix("sqlite:").ok_or_else(|| {
+            format!("{url:?} is no database: write sqlite:PATH, sqlite::memory: or postgres://…")
+        })?;
         match path.strip_prefix("//").unwrap_or(path) {
             ":memory:" => Ok(Self::Memory),
             "" => Err("names no file: write sqlite:PATH or sqlite::memory:".into()),
@@ -39,10 +41,11 @@ impl Config {
     /// # Errors
     /// It cannot be opened or migrated.
     pub async fn open(&self) -> Result<Arc<dyn CallStore>, StoreError> {
-        Ok(Arc::new(match self {
-            Self::Sqlite(path) => Sqlite::open(path).await?,
-            Self::Memory => Sqlite::memory().await?,
-        }))
+        Ok(match self {
+            Self::Sqlite(path) => Arc::new(Sqlite::open(path).await?),
+            Self::Memory => Arc::new(Sqlite::memory().await?),
+            Self::Postgres(url) => Arc::new(Postgres::open(url).await?),
+        })
     }
 }
 
@@ -55,7 +58,9 @@ mod tests {
         assert_eq!(Config::parse("sqlite:calls.db"), Ok(Config::Sqlite("calls.db".into())));
         assert_eq!(Config::parse("sqlite:///var/lib/p/c.db"), Ok(Config::Sqlite("/var/lib/p/c.db".into())));
         assert_eq!(Config::parse("sqlite::memory:"), Ok(Config::Memory));
-        for wrong in ["", "sqlite:", "mysql://x", "postgres://x/y", "sqlite:a?mode=ro"] {
+        let postgres = Config::parse("postgres://u:hunter2@localhost/calls").unwrap();
+        assert!(matches!(postgres, Config::Postgres(_)) && !format!("{postgres:?}").contains("hunter2"));
+        for wrong in ["", "sqlite:", "mysql://x", "postgres://[", "sqlite:a?mode=ro"] {
             assert!(Config::parse(wrong).is_err(), "{wrong}");
         }
     }

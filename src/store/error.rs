@@ -9,6 +9,9 @@ pub enum StoreError {
     /// A migration failed.
     #[error("migration: {0}")]
     Migration(#[from] sqlx::migrate::MigrateError),
+    /// It takes too long.
+    #[error("the database does not answer in time")]
+    Timeout,
     /// The cursor is not one of ours.
     #[error("unreadable cursor: start without one")]
     Cursor,

@@ -4,8 +4,14 @@
 mod call;
 mod config;
 mod error;
+mod outbox;
+mod postgres;
 mod queue;
+mod retention;
+mod sql;
 mod sqlite;
+#[cfg(test)]
+mod tests;
 
 use std::sync::Arc;
 
@@ -14,24 +20,38 @@ use futures_util::future::BoxFuture;
 pub use call::{StoredCall, StoredParticipant, Time};
 pub use config::Config;
 pub use error::StoreError;
+pub use outbox::{Delivery, Entry};
+pub use postgres::{Postgres, PostgresUrl};
 pub use queue::Queue;
+pub use retention::purge;
 pub use sqlite::Sqlite;
 
 use crate::signaling::{CallId, CallRecord, UserId};
 
-/// A question for a page of a user's calls, newest first.
-#[derive(Debug, Clone)]
+/// Most rows of a page.
+pub const MAX_PAGE: u32 = 1000;
+
+/// A question for a page of calls, newest first.
+#[derive(Debug, Clone, Default)]
 pub struct CallQuery {
-    /// Only calls this user was invited to, started or joined.
-    pub user: UserId,
+    /// Only calls this user was invited to, started or joined; `None` for everybody's.
+    pub user: Option<UserId>,
     /// Opaque cursor of the previous page.
     pub cursor: Option<String>,
-    /// Rows of the page, 1 to 100.
+    /// Rows of the page, 1 to [`MAX_PAGE`].
     pub limit: u32,
     /// Only calls the user started (`Some(true)`) or received (`Some(false)`).
     pub outgoing: Option<bool>,
     /// Only calls with this wire status (`completed`, `missed`, …).
     pub status: Option<String>,
+    /// Only calls of this room.
+    pub room: Option<String>,
+    /// Only `audio` or `video`.
+    pub kind: Option<String>,
+    /// Only calls made at this time or later, in milliseconds since the Unix epoch.
+    pub since: Option<i64>,
+    /// Only calls made before this time.
+    pub until: Option<i64>,
 }
 
 /// A page of calls.
@@ -48,11 +68,29 @@ pub trait CallStore: Send + Sync + std::fmt::Debug {
     /// Writes a batch in one transaction. A record replaces an older `rev` of itself and never a newer one.
     fn write<'a>(&'a self, batch: &'a [Arc<CallRecord>]) -> BoxFuture<'a, Result<(), StoreError>>;
 
-    /// A page of a user's calls.
+    /// Writes steps of calls: for the webhook, for the list of missed calls. One that is there already stays.
+    fn note<'a>(&'a self, entries: &'a [Entry]) -> BoxFuture<'a, Result<(), StoreError>>;
+
+    /// A page of calls.
     fn list(&self, query: CallQuery) -> BoxFuture<'_, Result<CallPage, StoreError>>;
 
-    /// One call, only if the user is part of it.
-    fn one(&self, user: UserId, id: CallId) -> BoxFuture<'_, Result<Option<StoredCall>, StoreError>>;
+    /// One call; with a user only if that one is part of it.
+    fn one(&self, user: Option<UserId>, id: CallId) -> BoxFuture<'_, Result<Option<StoredCall>, StoreError>>;
+
+    /// Calls made since then that are not over, newest first: what a process that starts takes up.
+    fn running(&self, since: i64, limit: u32) -> BoxFuture<'_, Result<Vec<CallRecord>, StoreError>>;
+
+    /// Events for the webhook whose time has come: of each call the oldest only, so that they stay in order.
+    fn due(&self, now: i64, limit: u32) -> BoxFuture<'_, Result<Vec<Delivery>, StoreError>>;
+
+    /// The webhook has an event, or will never have it.
+    fn delivered<'a>(&'a self, id: &'a str) -> BoxFuture<'a, Result<(), StoreError>>;
+
+    /// An attempt has failed; the next one is not before this time.
+    fn postponed<'a>(&'a self, id: &'a str, until: i64) -> BoxFuture<'a, Result<(), StoreError>>;
+
+    /// Deletes calls made before this time, with all that belongs to them; how many.
+    fn purge(&self, before: i64) -> BoxFuture<'_, Result<u64, StoreError>>;
 
     /// Closes the database after everything was written.
     fn close(&self) -> BoxFuture<'_, ()>;

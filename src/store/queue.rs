@@ -3,20 +3,23 @@
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use parking_lot::Mutex;
 use tokio::sync::Notify;
 use tokio::time::{Instant, sleep, timeout};
 
-use super::{CallStore, StoreError};
+use super::{CallStore, Entry, StoreError};
 use crate::metrics::Metrics;
-use crate::signaling::{CallId, CallRecord};
+use crate::signaling::{CallId, CallRecord, Notice};
 
 /// Calls that may wait.
 const CAPACITY: usize = 100_000;
 /// Records of one transaction.
 const BATCH: usize = 512;
+/// How long the database may take for a batch.
+const PATIENCE: Duration = Duration::from_secs(10);
 /// How long a batch gathers.
 const GATHER: Duration = Duration::from_millis(50);
 /// First and longest pause after a failure.
@@ -35,10 +38,13 @@ struct Shared {
     /// A batch was written.
     written: Notify,
     capacity: usize,
+    /// A webhook wants to know the steps of calls.
+    tells: AtomicBool,
 }
 
 #[derive(Debug, Default)]
 struct Waiting {
+    entries: VecDeque<Entry>,
     order: VecDeque<CallId>,
     newest: HashMap<CallId, Arc<CallRecord>>,
     /// Whether the loss of records was logged.
@@ -58,6 +64,7 @@ impl Queue {
             pushed: Notify::new(),
             written: Notify::new(),
             capacity,
+            tells: AtomicBool::new(false),
         }))
     }
 
@@ -91,9 +98,32 @@ impl Queue {
         shared.pushed.notify_one();
     }
 
-    /// Calls that wait.
+    /// Whether a webhook is to be told the steps of calls from now on.
+    pub fn tell_webhook(&self, tells: bool) {
+        self.0.tells.store(tells, Ordering::Relaxed);
+    }
+
+    /// Leaves a step of a call to be written; never waits. Beyond the bound it is lost, and counted.
+    pub fn push_notice(&self, notice: Arc<Notice>) {
+        let shared = &*self.0;
+        let entry = Entry { notice, told: shared.tells.load(Ordering::Relaxed) };
+        if !entry.matters() {
+            return;
+        }
+        let mut waiting = shared.waiting.lock();
+        if waiting.entries.len() >= shared.capacity {
+            shared.count("dropped", 1);
+            return;
+        }
+        waiting.entries.push_back(entry);
+        shared.show_length(&waiting);
+        drop(waiting);
+        shared.pushed.notify_one();
+    }
+
+    /// Calls and steps that wait.
     pub fn len(&self) -> usize {
-        self.0.waiting.lock().newest.len()
+        self.0.waiting.lock().len()
     }
 
     /// Whether everything is written.
@@ -111,8 +141,7 @@ impl Queue {
                 sleep(GATHER).await;
                 continue;
             }
-            let batch = self.next_batch();
-            match self.write(&*store, &batch).await {
+            match self.write_some(&*store).await {
                 Ok(()) => {
                     if pause > PAUSE.0 {
                         tracing::info!("the database is back: call records are written again");
@@ -151,6 +180,36 @@ impl Queue {
         }
     }
 
+    /// Writes what comes next: calls before what happened to them.
+    async fn write_some(&self, store: &dyn CallStore) -> Result<(), StoreError> {
+        let batch = self.next_batch();
+        if !batch.is_empty() {
+            self.write(store, &batch).await?;
+        }
+        let entries: Vec<Entry> = self.0.waiting.lock().entries.iter().take(BATCH).cloned().collect();
+        if !entries.is_empty() {
+            match in_time(store.note(&entries)).await {
+                Ok(()) => self.noted(entries.len(), "ok"),
+                Err(error) if error.blames_record() => {
+                    tracing::error!(%error, "steps of calls were refused and are lost");
+                    self.noted(entries.len(), "dropped");
+                }
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(())
+    }
+
+    fn noted(&self, entries: usize, result: &str) {
+        let shared = &*self.0;
+        let mut waiting = shared.waiting.lock();
+        waiting.entries.drain(..entries);
+        shared.count(result, entries);
+        shared.show_length(&waiting);
+        drop(waiting);
+        shared.written.notify_waiters();
+    }
+
     fn next_batch(&self) -> Vec<Arc<CallRecord>> {
         let waiting = self.0.waiting.lock();
         waiting.order.iter().take(BATCH).filter_map(|id| waiting.newest.get(id)).cloned().collect()
@@ -158,11 +217,11 @@ impl Queue {
 
     /// Writes a batch; records that no database would take are left out, so that they do not block the others.
     async fn write(&self, store: &dyn CallStore, batch: &[Arc<CallRecord>]) -> Result<(), StoreError> {
-        match store.write(batch).await {
+        match in_time(store.write(batch)).await {
             Ok(()) => self.done(batch, "ok"),
             Err(error) if error.blames_record() => {
                 for record in batch.chunks(1) {
-                    match store.write(record).await {
+                    match in_time(store.write(record)).await {
                         Ok(()) => self.done(record, "ok"),
                         Err(error) if error.blames_record() => {
                             tracing::error!(%error, "a call record was refused and is lost");
@@ -198,6 +257,17 @@ impl Queue {
     }
 }
 
+impl Waiting {
+    fn len(&self) -> usize {
+        self.newest.len() + self.entries.len()
+    }
+}
+
+/// A database that hangs is one that is down.
+async fn in_time(write: impl Future<Output = Result<(), StoreError>>) -> Result<(), StoreError> {
+    timeout(PATIENCE, write).await.unwrap_or(Err(StoreError::Timeout))
+}
+
 impl Shared {
     fn count(&self, result: &str, records: usize) {
         let records = u64::try_from(records).unwrap_or(u64::MAX);
@@ -205,18 +275,17 @@ impl Shared {
     }
 
     fn show_length(&self, waiting: &Waiting) {
-        self.metrics.store_queue_length.set(i64::try_from(waiting.newest.len()).unwrap_or(i64::MAX));
+        self.metrics.store_queue_length.set(i64::try_from(waiting.len()).unwrap_or(i64::MAX));
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::super::samples::{call, user};
-    use super::super::{CallPage, CallQuery, Sqlite, StoredCall};
+    use super::super::{CallPage, CallQuery, Delivery, Sqlite, StoredCall};
     use super::*;
     use crate::signaling::UserId;
     use futures_util::future::BoxFuture;
-    use std::sync::atomic::{AtomicBool, Ordering};
 
     /// A database that can be down, in front of a real one.
     #[derive(Debug)]
@@ -234,10 +303,32 @@ mod tests {
             self.batches.lock().push(batch.len());
             self.inner.write(batch)
         }
+        fn note<'a>(&'a self, entries: &'a [Entry]) -> BoxFuture<'a, Result<(), StoreError>> {
+            self.inner.note(entries)
+        }
+        fn running(&self, since: i64, limit: u32) -> BoxFuture<'_, Result<Vec<CallRecord>, StoreError>> {
+            self.inner.running(since, limit)
+        }
+        fn due(&self, now: i64, limit: u32) -> BoxFuture<'_, Result<Vec<Delivery>, StoreError>> {
+            self.inner.due(now, limit)
+        }
+        fn delivered<'a>(&'a self, id: &'a str) -> BoxFuture<'a, Result<(), StoreError>> {
+            self.inner.delivered(id)
+        }
+        fn postponed<'a>(&'a self, id: &'a str, until: i64) -> BoxFuture<'a, Result<(), StoreError>> {
+            self.inner.postponed(id, until)
+        }
+        fn purge(&self, before: i64) -> BoxFuture<'_, Result<u64, StoreError>> {
+            self.inner.purge(before)
+        }
         fn list(&self, query: CallQuery) -> BoxFuture<'_, Result<CallPage, StoreError>> {
             self.inner.list(query)
         }
-        fn one(&self, user: UserId, id: CallId) -> BoxFuture<'_, Result<Option<StoredCall>, StoreError>> {
+        fn one(
+            &self,
+            user: Option<UserId>,
+            id: CallId,
+        ) -> BoxFuture<'_, Result<Option<StoredCall>, StoreError>> {
             self.inner.one(user, id)
         }
         fn close(&self) -> BoxFuture<'_, ()> {
@@ -279,7 +370,7 @@ mod tests {
         store.down.store(false, Ordering::SeqCst);
         queue.flushed(LONG).await.unwrap();
         assert_eq!((writes(&metrics, "ok"), metrics.store_queue_length.get()), (10, 0));
-        let query = CallQuery { user: user("bob"), cursor: None, limit: 100, outgoing: None, status: None };
+        let query = CallQuery { user: Some(user("bob")), limit: 100, ..CallQuery::default() };
         assert_eq!(store.list(query).await.unwrap().calls.len(), 10);
     }
 
@@ -292,11 +383,11 @@ mod tests {
         assert_eq!(queue.len(), 1);
         store.down.store(false, Ordering::SeqCst);
         queue.flushed(LONG).await.unwrap();
-        let read = store.one(user("alice"), CallId("c1".into())).await.unwrap().unwrap();
+        let read = store.one(Some(user("alice")), CallId("c1".into())).await.unwrap().unwrap();
         assert_eq!((read.rev, writes(&metrics, "ok")), (4, 1));
         queue.push(call("c1", 1, 5, &["alice", "bob"]));
         queue.flushed(LONG).await.unwrap();
-        let read = store.one(user("alice"), CallId("c1".into())).await.unwrap().unwrap();
+        let read = store.one(Some(user("alice")), CallId("c1".into())).await.unwrap().unwrap();
         assert_eq!(read.rev, 5);
     }
 
@@ -310,7 +401,7 @@ mod tests {
         assert_eq!((queue.len(), writes(&metrics, "dropped")), (2, 1));
         store.down.store(false, Ordering::SeqCst);
         queue.flushed(LONG).await.unwrap();
-        let read = store.one(user("alice"), CallId("c2".into())).await.unwrap().unwrap();
+        let read = store.one(Some(user("alice")), CallId("c2".into())).await.unwrap().unwrap();
         assert_eq!(read.rev, 2);
     }
 
@@ -347,6 +438,6 @@ mod tests {
         until("the write times out", || writes(&metrics, "error") > 0).await;
         lock.rollback().await.unwrap();
         queue.flushed(LONG).await.unwrap();
-        assert!(store.one(user("bob"), CallId("c1".into())).await.unwrap().is_some());
+        assert!(store.one(Some(user("bob")), CallId("c1".into())).await.unwrap().is_some());
     }
 }

@@ -43,7 +43,7 @@ fn plainly(bytes: &[u8]) -> Option<Vec<Attribute>> {
     let well_framed = bytes.len() >= 20
         && bytes[0] < 0x40
         && bytes[4..8] == [0x21, 0x12, 0xA4, 0x42]
-        && bytes.len() % 4 == 0
+        && bytes.len().is_multiple_of(4)
         && usize::from(word(2)?) == bytes.len() - 20;
     let (mut found, mut at) = (Vec::new(), 20);
     while well_framed && at < bytes.len() {

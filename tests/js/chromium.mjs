@@ -12,6 +12,8 @@ const QUIET = [
   '--disable-sync',
   '--no-first-run',
   '--autoplay-policy=no-user-gesture-required',
+  // The relay's certificate in the tests is signed by nobody.
+  '--ignore-certificate-errors',
 ];
 
 /** A browser that starts on a busy machine needs its time. */

@@ -35,14 +35,23 @@ pub(crate) enum Nat {
     PortPreserving,
     /// A mapping per destination on a random port (symmetric): nothing but a relay gets through two of these.
     Symmetric,
+    /// Port preserving, but no UDP crosses it: what many a company has.
+    WithoutUdp,
+    /// The same, and of TCP nothing to the port of TURN: what looks like HTTPS gets through.
+    WebOnly,
 }
 
 impl Nat {
     fn ruleset(self) -> Option<String> {
         let masquerade = match self {
             Self::None => return None,
-            Self::PortPreserving => "masquerade",
+            Self::PortPreserving | Self::WithoutUdp | Self::WebOnly => "masquerade",
             Self::Symmetric => "masquerade random,fully-random",
+        };
+        let blocked = match self {
+            Self::WithoutUdp => "meta l4proto udp drop\n",
+            Self::WebOnly => "meta l4proto udp drop\n tcp dport 3478 drop\n",
+            _ => "",
         };
         // Without the drop, a packet that comes too early would occupy the very mapping that the client is about to
         // make, and no hole could be punched.
@@ -50,7 +59,7 @@ impl Nat {
             "table ip translation {{\n\
              chain leaving {{\n type nat hook postrouting priority srcnat\n oifname \"wan\" {masquerade}\n }}\n\
              chain arriving {{\n type filter hook input priority filter\n iifname \"wan\" ct state new drop\n }}\n\
-             chain crossing {{\n type filter hook forward priority filter\n iifname \"wan\" ct state new drop\n }}\n\
+             chain crossing {{\n type filter hook forward priority filter\n {blocked} iifname \"wan\" ct state new drop\n }}\n\
              }}\n"
         ))
     }
@@ -59,7 +68,7 @@ impl Nat {
     fn inside(self, side: u8) -> String {
         match self {
             Self::None => format!("25.1.{side}"),
-            Self::PortPreserving | Self::Symmetric => format!("10.77.{side}"),
+            _ => format!("10.77.{side}"),
         }
     }
 }

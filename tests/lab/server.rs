@@ -74,7 +74,7 @@ impl Server {
     /// The same with more environment variables, like `PASSERELLE__TURN__CREDENTIAL_TTL=1m`.
     pub(crate) fn start_with(lab: &Lab, scratch: &Path, environment: &str) -> Self {
         let (config, database) = (scratch.join("passerelle.toml"), scratch.join("calls.db"));
-        std::fs::write(&config, configuration(&database)).unwrap();
+        std::fs::write(&config, configuration(&database) + &certificate(scratch)).unwrap();
         std::fs::set_permissions(&config, std::fs::Permissions::from_mode(0o600)).unwrap();
         let log = |name: &str| {
             let file = File::options().create(true).append(true).open(scratch.join(name));
@@ -132,12 +132,25 @@ pub(crate) fn token(user: &str) -> String {
     jsonwebtoken::encode(&jsonwebtoken::Header::default(), &claims, &key).unwrap()
 }
 
+/// Makes a certificate, once, and the table that names it.
+fn certificate(scratch: &Path) -> String {
+    let (cert, key) = (scratch.join("cert.pem"), scratch.join("key.pem"));
+    if !cert.exists() {
+        let made = rcgen::generate_simple_self_signed([SERVER.to_owned()]).unwrap();
+        std::fs::write(&key, made.signing_key.serialize_pem()).unwrap();
+        std::fs::set_permissions(&key, std::fs::Permissions::from_mode(0o600)).unwrap();
+        std::fs::write(&cert, made.cert.pem()).unwrap();
+    }
+    format!("[tls]\ncert = {cert:?}\nkey = {key:?}\n")
+}
+
 fn configuration(database: &Path) -> String {
     format!(
         r#"
 [listen]
 udp = ["{SERVER}:3478"]
-tcp = []
+tcp = ["{SERVER}:3478"]
+tls = ["{SERVER}:443"]
 http = ["{SERVER}:8080"]
 metrics = ["{SERVER}:9090"]
 [public]

@@ -383,7 +383,7 @@ impl Client {
         let length = usize::from(u16::from_be_bytes([bytes[2], bytes[3]]));
         let (data, padding) = bytes[4..].split_at(length);
         assert!(padding.len() < 4 && padding.iter().all(|byte| *byte == 0), "padded with {padding:02x?}");
-        assert!(!self.line.is_stream() || bytes.len() % 4 == 0, "{} bytes in a stream", bytes.len());
+        assert!(!self.line.is_stream() || bytes.len().is_multiple_of(4), "{} bytes in a stream", bytes.len());
         (number, data.to_vec())
     }
 

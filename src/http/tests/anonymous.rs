@@ -38,7 +38,7 @@ async fn an_anonymous_caller_that_comes_back_is_the_same_user_on_both_framings_a
         .unwrap();
     assert_eq!(answer.status().as_u16(), 200);
     let asked = server.store.0.lock().pop().unwrap();
-    assert_eq!(Some(&*asked.user.0), first["userId"].as_str());
+    assert_eq!(Some(&*asked.user.unwrap().0), first["userId"].as_str());
 }
 
 #[tokio::test]

@@ -23,7 +23,7 @@ use crate::metrics::Metrics;
 use crate::signaling::{
     CallId, CallRecord, Config as HubConfig, Hub, IceMint, IceServer, IceServers, Now, UserId,
 };
-use crate::store::{CallPage, CallQuery, CallStore, StoreError, StoredCall};
+use crate::store::{CallPage, CallQuery, CallStore, Delivery, Entry, StoreError, StoredCall};
 
 pub(super) const SECRET: &str = "a secret of at least thirty-two bytes";
 /// The longest a test waits for something that must happen.
@@ -144,7 +144,31 @@ impl CallStore for NoCalls {
         })
     }
 
-    fn one(&self, _: UserId, _: CallId) -> BoxFuture<'_, Result<Option<StoredCall>, StoreError>> {
+    fn note<'a>(&'a self, _: &'a [Entry]) -> BoxFuture<'a, Result<(), StoreError>> {
+        Box::pin(async { Ok(()) })
+    }
+
+    fn running(&self, _: i64, _: u32) -> BoxFuture<'_, Result<Vec<CallRecord>, StoreError>> {
+        Box::pin(async { Ok(Vec::new()) })
+    }
+
+    fn due(&self, _: i64, _: u32) -> BoxFuture<'_, Result<Vec<Delivery>, StoreError>> {
+        Box::pin(async { Ok(Vec::new()) })
+    }
+
+    fn delivered<'a>(&'a self, _: &'a str) -> BoxFuture<'a, Result<(), StoreError>> {
+        Box::pin(async { Ok(()) })
+    }
+
+    fn postponed<'a>(&'a self, _: &'a str, _: i64) -> BoxFuture<'a, Result<(), StoreError>> {
+        Box::pin(async { Ok(()) })
+    }
+
+    fn purge(&self, _: i64) -> BoxFuture<'_, Result<u64, StoreError>> {
+        Box::pin(async { Ok(0) })
+    }
+
+    fn one(&self, _: Option<UserId>, _: CallId) -> BoxFuture<'_, Result<Option<StoredCall>, StoreError>> {
         Box::pin(async { Ok(None) })
     }
 
