@@ -12,7 +12,7 @@
 mod lab;
 
 use lab::browser::Browser;
-use lab::server::{Server, eventually, row, token};
+use lab::server::{Metrics, Server, eventually, row, token};
 use lab::{Host, Lab, Nat, SERVER, one_at_a_time};
 use serde_json::Value;
 use sqlx::Row as _;
@@ -39,7 +39,7 @@ impl Scene {
         let mut bruno = Browser::start(&lab, Host::B, scratch.path());
         server.wait_until_ready(&mut ana);
         ana.ask(&format!("open http://{SERVER}:8080/ Ana blue token={}", token("ana")));
-        bruno.ask(&format!("open http://{SERVER}:8080/ Bruno blue token={} {extra}", token("bruno")).trim());
+        bruno.ask(format!("open http://{SERVER}:8080/ Bruno blue token={} {extra}", token("bruno")).trim());
         ana.rings(&mut bruno);
         for browser in [&mut ana, &mut bruno] {
             browser.wait_for("connected", connected);
@@ -90,6 +90,8 @@ fn a_call_outlives_a_lost_signaling_connection() {
     scene.ana.ask("drop");
     scene.ana.wait_for("back on the server", ready);
     assert!(scene.ana.frames() >= before, "media started over");
+    let resumed = "passerelle_signaling_session_resume_total{result=\"resumed\"}";
+    assert_eq!(Metrics::scrape(&mut scene.ana).sum(resumed), 1.0);
     scene.media_goes_on();
     let record = scene.ends();
     assert_eq!(record.get::<i64, _>("reconnects"), 1);
