@@ -30,6 +30,8 @@ wants nft nftables
 wants ip iproute2
 wants unshare util-linux
 wants prlimit util-linux
+wants ethtool ethtool
+wants tcpdump tcpdump
 wants chromium chromium fonts-dejavu-core
 wants firefox-esr firefox-esr
 wants node nodejs

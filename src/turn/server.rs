@@ -36,6 +36,8 @@ pub struct Server {
     keys: Arc<dyn Keys>,
     pub(super) allocations: Slab<Allocation>,
     pub(super) by_five_tuple: HashMap<FiveTuple, u32, RandomState>,
+    /// Slot of the last 5-tuple looked up: packets come in bursts, and the slot itself says whose it is.
+    recent: u32,
     by_call: HashMap<Arc<str>, Vec<u32>, RandomState>,
     pub(super) deadlines: Deadlines,
     due: Vec<(Tick, u32)>,
@@ -69,6 +71,7 @@ impl Server {
             keys,
             allocations: Slab::new(),
             by_five_tuple: HashMap::with_hasher(RandomState::with_seeds(a, b, c, d)),
+            recent: 0,
             by_call: HashMap::with_hasher(RandomState::with_seeds(d, c, b, a)),
             deadlines: Deadlines::new(now.instant),
             due: Vec::new(),
@@ -329,7 +332,11 @@ impl Server {
 
     /// The allocation of a 5-tuple and its slot.
     pub(super) fn live_mut(&mut self, from: &FiveTuple, now: Tick) -> Option<(u32, &mut Allocation)> {
-        let slot = *self.by_five_tuple.get(from)?;
+        let again = |found: &Allocation| found.five_tuple == *from;
+        if !self.allocations.get(self.recent as usize).is_some_and(again) {
+            self.recent = *self.by_five_tuple.get(from)?;
+        }
+        let slot = self.recent;
         let allocation = self.allocations.get_mut(slot as usize)?;
         (allocation.expires > now).then_some((slot, allocation))
     }

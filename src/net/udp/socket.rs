@@ -75,8 +75,10 @@ pub(in crate::net) fn bind(
         }
         if role == Role::Relay {
             by_family(libc::IP_RECVERR, libc::IPV6_RECVERR, 1)?;
+            set_fragmentation(&socket, address.is_ipv6(), true)?;
+        } else {
+            by_family(libc::IP_MTU_DISCOVER, libc::IPV6_MTU_DISCOVER, libc::IP_PMTUDISC_DONT)?;
         }
-        set_fragmentation(&socket, address.is_ipv6(), true)?;
     }
     set_receive_buffer(&socket, options.receive_buffer);
     socket.bind(&address.into())?;
@@ -95,7 +97,7 @@ fn set_receive_buffer(socket: &Socket, bytes: usize) {
     let _ = socket.set_recv_buffer_size(bytes);
 }
 
-/// Lets the kernel fragment what leaves a socket, or forbids it (DONT-FRAGMENT, RFC 8656 section 15).
+/// Lets the kernel fragment what leaves a relay socket, or forbids it (DONT-FRAGMENT, RFC 8656 section 15).
 #[cfg(target_os = "linux")]
 pub(super) fn set_fragmentation(socket: &impl AsFd, ipv6: bool, allowed: bool) -> io::Result<()> {
     let (level, name) = if ipv6 {
