@@ -29,6 +29,9 @@ wants turnutils_uclient coturn
 wants nft nftables
 wants ip iproute2
 wants chromium chromium fonts-dejavu-core
+if ! ls /usr/lib/postgresql/*/bin/initdb >/dev/null 2>&1; then
+    missing+=(postgresql)
+fi
 wants node nodejs
 wants npm npm
 wants python3 python3
@@ -47,6 +50,10 @@ if [ "${#missing[@]}" -gt 0 ]; then
     # The tests want coturn's client. Its service would sit on port 3478.
     if [[ " ${missing[*]} " == *" coturn "* ]] && [ -d /run/systemd/system ]; then
         as_root systemctl disable --now coturn || say "coturn's service could not be stopped"
+    fi
+    # The tests start PostgreSQL servers of their own.
+    if [[ " ${missing[*]} " == *" postgresql "* ]] && [ -d /run/systemd/system ]; then
+        as_root systemctl disable --now postgresql || say "PostgreSQL's service could not be stopped"
     fi
 fi
 

@@ -341,13 +341,11 @@ pub struct Webhook {
 #[derive(Debug, Clone, Deserialize, Serialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct Store {
-    /// `sqlite:PATH`, `postgres://user:password@host/database`, or `sqlite::memory:` to forget the calls when the server
-    /// stops.
+    /// `sqlite:PATH`, `postgres://user:password@host/database`, or `sqlite::memory:` to forget the calls with the end of
+    /// the process.
     pub url: String,
-    /// How long the record of a call is kept.
-    #[serde(with = "humantime_serde")]
-    #[schemars(with = "String")]
-    pub retention: Duration,
+    /// Days the record of a call is kept.
+    pub retention_days: u16,
 }
 
 /// `[webhooks]`
@@ -366,7 +364,7 @@ pub struct Webhooks {
 
 impl Default for Store {
     fn default() -> Self {
-        Self { url: "sqlite:passerelle.db".into(), retention: Duration::from_secs(90 * 24 * 3600) }
+        Self { url: "sqlite:passerelle.db".into(), retention_days: 90 }
     }
 }
 
