@@ -52,9 +52,9 @@ pub(super) fn check(file: File, origins: &Origins, mode: Mode, host: &Host) -> R
     let store = store::Config::parse(&file.store.url)
         .map_err(|message| check.fail("store.url", message))
         .unwrap_or(store::Config::Memory);
-    let retention = file.store.retention;
-    if retention < Duration::from_secs(24 * 3600) {
-        check.fail("store.retention", "must be 1d or longer: calls that run are records too");
+    let retention = Duration::from_secs(u64::from(file.store.retention_days) * 24 * 3600);
+    if retention.is_zero() {
+        check.fail("store.retention_days", "must be 1 or more: calls that run are records too");
     }
     let webhooks = check.webhooks(&file.webhooks);
     if let Err(error) = logging::parse_filter(&file.log.level) {

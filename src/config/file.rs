@@ -348,10 +348,8 @@ pub struct Store {
     /// `sqlite:PATH`, `postgres://user:password@host/database`, or `sqlite::memory:`, which forgets every call when the
     /// server stops.
     pub url: String,
-    /// How long the record of a call is kept.
-    #[serde(with = "humantime_serde")]
-    #[schemars(with = "String")]
-    pub retention: Duration,
+    /// Days the record of a call is kept.
+    pub retention_days: u16,
 }
 
 /// `[webhooks]`
@@ -370,7 +368,7 @@ pub struct Webhooks {
 
 impl Default for Store {
     fn default() -> Self {
-        Self { url: "sqlite:passerelle.db".into(), retention: Duration::from_secs(90 * 24 * 3600) }
+        Self { url: "sqlite:passerelle.db".into(), retention_days: 90 }
     }
 }
 
