@@ -1,6 +1,12 @@
 //! What leaves the relay in groups is well formed on the wire: a client, a peer and a capture in a network of their own.
 
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test that cannot go on fails")]
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::print_stderr,
+    reason = "a test that cannot go on fails, and tells why"
+)]
 
 mod lab;
 mod support;
