@@ -97,7 +97,9 @@ async fn serve(mut config: Config, sources: Sources, log: Log) -> Result<(), App
     let relay = Relay::bind(config.net.clone())?;
     let mut bound = listeners.addresses();
     bound.extend(relay.listeners());
-    config.turn.peers.own_listeners.extend(bound.iter().map(|(_, address)| *address));
+    let mut never_peers: Vec<SocketAddr> = bound.iter().map(|(_, address)| *address).collect();
+    never_peers.extend(config.store.addresses());
+    config.turn.peers.own_listeners.extend(&never_peers);
 
     let secrets = SharedSecrets::new(config.turn_secrets.clone());
     let of = |wanted| -> Vec<SocketAddr> {
@@ -117,8 +119,7 @@ async fn serve(mut config: Config, sources: Sources, log: Log) -> Result<(), App
     web.ready.set_ready();
     supervisor::ready();
     let alive = tokio::spawn(supervisor::keep_alive());
-    let bound = bound.iter().map(|(_, address)| *address).collect();
-    let reload = Arc::new(Reload::new(sources, config, reload_parts(&base, &web, &relay, log, bound)));
+    let reload = Arc::new(Reload::new(sources, config, reload_parts(&base, &web, &relay, log, never_peers)));
     let reloads = tokio::spawn(hangup.drive(reload.clone()));
     operate(&web, &base, reload);
     base.shutdown.draining().await;

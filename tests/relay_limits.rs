@@ -28,7 +28,7 @@ fn the_quota_counts_the_user_and_not_the_timestamped_name() {
 }
 
 #[test]
-fn an_address_has_a_quota() {
+fn d4_an_address_has_a_quota() {
     let server = Server::start("[limits]\nallocations_per_ip = 2");
     let users = [ALICE, BOB, BOB];
     let mut clients = users.map(|user| Client::new(server.turn()).with_user(user));
