@@ -1,7 +1,7 @@
 # Every task of the project. `make` alone prints this list.
 
 .DEFAULT_GOAL := help
-.PHONY: help run test check lint fmt clippy doc deny bench fuzz demo-shot install
+.PHONY: help run test check lint fmt clippy doc deny bench instructions fuzz demo-shot install
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -33,11 +33,20 @@ doc:
 deny:
 	tests/deny.sh
 
-bench: ## micro-benchmarks
-	cargo bench --locked
+bench: install ## compare with the installed coturn, then time the pure core: ROUNDS=6 SECONDS=2 (needs root and two cores)
+	cargo bench --locked --bench relay -- --rounds $(ROUNDS) --seconds $(SECONDS)
+	cargo bench --locked --bench micro
 
+instructions: ## count the instructions of the hot path and compare with benches/micro/instructions.txt
+	cargo bench --locked --bench micro -- --instructions
+
+# For each fuzzer.
+DURATION ?= 60
 CASES ?= 20000
-fuzz: ## random input against the pure modules: CASES=20000 of them for each property
+ROUNDS ?= 6
+SECONDS ?= 2
+fuzz: ## fuzz the pure modules, DURATION=60 s each, then CASES=20000 of each property
+	fuzz/run $(DURATION)
 	PROPTEST_CASES=$(CASES) cargo test --locked --lib
 
 demo-shot: install ## screenshots of a running call, in demo-shots/

@@ -138,7 +138,7 @@ metrics! {
     peer_denied: IntCounterVec = "passerelle_peer_denied_total" ["rule"] NONE;
     /// Connected signaling transports.
     signaling_connections: IntGaugeVec = "passerelle_signaling_connections" ["transport"] NONE;
-    /// Signaling sessions by state (connected).
+    /// Signaling sessions by state (connected, resumable).
     signaling_sessions: IntGaugeVec = "passerelle_signaling_sessions" ["state"] NONE;
     /// Signaling events by name and direction (in, out); unexpected names are `other`.
     signaling_events: IntCounterVec = "passerelle_signaling_events_total" ["event", "direction"] NONE;

@@ -145,3 +145,26 @@ fn the_readme_is_read_in_one_go() {
     let lines = fs::read_to_string(root().join("README.md")).unwrap().lines().count();
     assert!(lines <= 150, "{lines} lines");
 }
+
+#[test]
+fn the_catalogue_of_defects_names_tests_that_exist() {
+    let page = fs::read_to_string(root().join("docs/security.md")).unwrap();
+    let mut rows = 0;
+    for line in page.lines().filter(|line| line.starts_with("| ") && line.contains(".rs` `")) {
+        let row = line.split('|').nth(1).unwrap().trim().to_lowercase();
+        let named: Vec<&str> = line.split('`').skip(1).step_by(2).collect();
+        let tests: Vec<(&str, &str)> =
+            named.windows(2).filter(|pair| pair[0].ends_with(".rs")).map(|pair| (pair[0], pair[1])).collect();
+        assert!(!tests.is_empty(), "{line}");
+        for (file, test) in tests {
+            let text =
+                fs::read_to_string(root().join(file)).unwrap_or_else(|error| panic!("{file}: {error}"));
+            assert!(text.contains(&format!("fn {test}(")), "{row}: {file} has no test {test}");
+        }
+        // At least one carries the number of its row, unless another row's test says it all.
+        let numbered = named.iter().any(|name| name.starts_with(&format!("{row}_")));
+        assert!(numbered || matches!(row.as_str(), "a2" | "l1" | "r3"), "{row} has no test of its own");
+        rows += 1;
+    }
+    assert!(rows >= 38, "{rows} rows");
+}

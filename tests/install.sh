@@ -28,10 +28,15 @@ wants() {
 wants turnutils_uclient coturn
 wants nft nftables
 wants ip iproute2
+wants unshare util-linux
+wants prlimit util-linux
+wants ethtool ethtool
+wants tcpdump tcpdump
 wants chromium chromium fonts-dejavu-core
 if ! ls /usr/lib/postgresql/*/bin/initdb >/dev/null 2>&1; then
     missing+=(postgresql)
 fi
+wants firefox-esr firefox-esr
 wants node nodejs
 wants npm npm
 wants python3 python3

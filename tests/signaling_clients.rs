@@ -15,4 +15,6 @@ mod outcomes;
 mod records;
 #[path = "signaling_clients/refusals.rs"]
 mod refusals;
+#[path = "signaling_clients/resume.rs"]
+mod resume;
 mod support;

@@ -56,14 +56,14 @@ fn run_all(seeds: std::ops::Range<u64>) -> Result<Summary, String> {
 #[test]
 fn the_relay_does_what_the_model_says_whatever_the_network_does() {
     if let Some(one) = number("SIMULATION_SEED") {
-        println!("{:#?}", seed(one, Flaw::None).unwrap_or_else(|wrong| panic!("{wrong}")));
+        seed(one, Flaw::None).unwrap_or_else(|wrong| panic!("{wrong}"));
         return;
     }
     let seen =
         run_all(0..number("SIMULATION_SEEDS").unwrap_or(1000)).unwrap_or_else(|wrong| panic!("{wrong}"));
     let codes = [0, 300, 400, 401, 403, 420, 437, 438, 440, 441, 442, 443, 486, 508];
     assert_eq!(Vec::from_iter(seen.codes), codes, "every answer is met");
-    let ends = ["deleted", "disconnected", "expired", "revoked", "shutdown"];
+    let ends = ["deleted", "disconnected", "expired", "revoked", "shutdown", "socket_failed"];
     assert_eq!(Vec::from_iter(seen.ends), ends, "an allocation ends in every way it can");
     let drops = [
         "bandwidth",
@@ -107,5 +107,15 @@ fn a_flaw_planted_on_either_side_is_found() {
     for flaw in flaws {
         let found = (0..200).find_map(|at| seed(at, flaw).err());
         assert!(found.is_some(), "{flaw:?} went unnoticed");
+    }
+}
+
+#[test]
+fn bytes_can_decide_in_place_of_a_seed() {
+    for at in 0..20 {
+        let mut seeded = Chance::Seeded(at);
+        let bytes: Vec<u8> = (0..1000).map(|_| seeded.bits() as u8).collect();
+        let seen = run(Chance::Bytes(bytes, 0), STEPS, Flaw::None).unwrap_or_else(|wrong| panic!("{wrong}"));
+        assert!(seen.codes.contains(&401), "whoever has no nonce yet is challenged");
     }
 }

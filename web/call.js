@@ -7,16 +7,23 @@
 import { Emitter } from './emitter.js';
 import { Peer } from './peer.js';
 import { PasserelleError } from './signaling.js';
+import { qualityOf } from './stats.js';
 
-const STATS_EVERY_MS = 1_000;
+const MEASURE_MS = 2_000;
+/** The server keeps one report in five seconds. */
+const REPORT_MS = 6_000;
+/** Credentials are renewed when this much of their life is over, or a failed attempt this long ago. */
+const REFRESH_AT = 0.8;
+const REFRESH_RETRY_MS = 30_000;
+/** The longest that a timer of a browser can wait. */
+const LONGEST_TIMER_MS = 2 ** 31 - 1;
 /** How long a hang-up waits for the server's account of the call. */
 const FAREWELL_MS = 600;
-/** Signals kept while signaling is away; a call never needs more to get going again. */
-const OUTBOX_LIMIT = 64;
 /** States of a participant that is in the call, if only by its grace. */
 const PRESENT = new Set(['joined', 'connected', 'grace']);
-/** From the best path to the worst: a call is as good as its worst connection. */
+/** From the best to the worst: a call is as good as its worst connection. */
 const PATHS = ['direct', 'stun', 'relay'];
+const LEVELS = ['good', 'fair', 'poor'];
 
 /**
  * @typedef {'calling' | 'ringing' | 'connecting' | 'connected' | 'reconnecting' | 'ended'} CallState `calling` rings the
@@ -27,6 +34,7 @@ const PATHS = ['direct', 'stun', 'relay'];
  * @property {string | undefined} name
  * @property {boolean} audioEnabled
  * @property {boolean} videoEnabled
+ * @property {boolean} screenEnabled
  * @property {boolean} reconnecting its signaling is interrupted; media may flow all the same
  *
  * @typedef {object} Ending
@@ -38,7 +46,8 @@ const PATHS = ['direct', 'stun', 'relay'];
 
 /**
  * Events: `state` ({@link CallState}), `participants` (list of {@link Participant}), `stream` (`{participant, stream}`),
- * `path` ({@link import('./stats.js').Path}), `declined` (`{userId}`), `ended` ({@link Ending}), `error` (Error).
+ * `path` ({@link import('./stats.js').Path}), `quality` (Map of {@link import('./stats.js').Quality} by participant),
+ * `screen` (whether this side shares its screen), `muted`, `declined` (`{userId}`), `ended` ({@link Ending}), `error`.
  */
 export class Call extends Emitter {
   /** @type {CallState} */
@@ -53,18 +62,20 @@ export class Call extends Emitter {
   #signaling;
   /** @type {string} */
   #me;
-  /** Every id this side had in the call: an anonymous user comes back under a new one. */
-  #mine;
   #configuration;
   /** @type {MediaStream | undefined} */
   #stream;
+  /** @type {MediaStreamTrack | undefined} */
+  #screen;
   /** @type {Map<string, Peer>} */
   #peers = new Map();
   #settings = { audioEnabled: true, videoEnabled: true };
   #joined = false;
   #early = [];
-  #outbox = [];
-  #statsTimer;
+  #measured = { at: 0, peers: new Map() };
+  #measureTimer;
+  #refreshTimer;
+  #reportedAt = 0;
 
   /**
    * Made by {@link import('./passerelle.js').Client}.
@@ -77,9 +88,10 @@ export class Call extends Emitter {
    * @param {import('./signaling.js').Signaling} options.signaling
    * @param {string} options.me this user
    * @param {RTCConfiguration} options.configuration
+   * @param {number} [options.ttl] life of the credentials in it, seconds
    * @param {MediaStream} [options.stream]
    */
-  constructor({ id, type, direction, initiator, signaling, me, configuration, stream }) {
+  constructor({ id, type, direction, initiator, signaling, me, configuration, ttl, stream }) {
     super();
     this.id = id;
     this.type = type;
@@ -87,11 +99,11 @@ export class Call extends Emitter {
     this.initiator = initiator;
     this.#signaling = signaling;
     this.#me = me;
-    this.#mine = new Set([me]);
     this.#configuration = configuration;
     this.#stream = stream;
     this.#joined = direction === 'outgoing';
     this.state = direction === 'outgoing' ? 'calling' : 'ringing';
+    if (this.#joined) this.#useIce({ ttl });
   }
 
   /**
@@ -106,10 +118,10 @@ export class Call extends Emitter {
     if (iceTransportPolicy) this.#configuration = { ...this.#configuration, iceTransportPolicy };
     this.#become('connecting');
     try {
-      const { callSession, iceServers } = await this.#request('call:join', { settings: this.#readSettings() });
-      this.#useIceServers(iceServers);
+      const joined = await this.#request('call:join', { settings: this.#readSettings() });
+      this.#useIce(joined);
       this.#joined = true;
-      this.welcome(callSession, { offers: true });
+      this.welcome(joined.callSession, { offers: true });
     } catch (error) {
       this.#end({ reason: error.code === 'CALL_ENDED' ? 'missed' : 'failed' });
       throw error;
@@ -144,10 +156,49 @@ export class Call extends Emitter {
     await this.#toggle('video', enabled);
   }
 
+  /**
+   * Sends another camera or microphone from now on.
+   *
+   * @param {MediaStreamTrack} track takes the place of the one of its kind
+   */
+  async replaceTrack(track) {
+    const kind = /** @type {'audio' | 'video'} */ (track.kind);
+    track.enabled = this.#settings[`${kind}Enabled`];
+    const kept = (this.#stream?.getTracks() ?? []).filter((other) => other.kind !== kind);
+    this.#stream = new MediaStream([...kept, track]);
+    await this.#refreshTrack(kind);
+  }
+
   /** @param {MediaStream} stream sent from now on */
   async replaceStream(stream) {
     this.#stream = stream;
-    await Promise.all([...this.#peers.values()].map((peer) => peer.replaceStream(stream)));
+    await Promise.all(['audio', 'video'].map((kind) => this.#refreshTrack(kind)));
+  }
+
+  /**
+   * Shows the screen in place of the camera, until {@link Call.stopScreen} or until the person ends it in the browser.
+   *
+   * @param {MediaStream} [display] default: the browser asks the person what to share
+   */
+  async shareScreen(display) {
+    const { mediaDevices } = navigator;
+    const [track] = (display ?? (await mediaDevices.getDisplayMedia({ video: true }))).getVideoTracks();
+    this.#screen = track;
+    track.addEventListener('ended', () => this.#screen === track && this.stopScreen());
+    await this.#showScreen(true);
+  }
+
+  /** Shows the camera again. */
+  async stopScreen() {
+    if (!this.#screen) return;
+    this.#screen.stop();
+    this.#screen = undefined;
+    await this.#showScreen(false);
+  }
+
+  /** @returns {boolean} whether this side shares its screen */
+  get sharesScreen() {
+    return Boolean(this.#screen);
   }
 
   /**
@@ -167,12 +218,16 @@ export class Call extends Emitter {
    * @param {{offers: boolean}} options whether this side is the newcomer
    */
   welcome(session, { offers }) {
-    for (const participant of session?.participants ?? []) {
-      const id = participant.userId ?? participant.id;
-      if (this.#mine.has(id)) continue;
+    const all = session?.participants ?? [];
+    const idOf = (participant) => participant.userId ?? participant.id;
+    const mine = all.find((participant) => idOf(participant) === this.#me)?.joinedAt ?? '';
+    for (const participant of all) {
+      const id = idOf(participant);
+      if (id === this.#me) continue;
       if (PRESENT.has(participant.state)) {
         this.#learn(id, participant);
-        if (!this.#peers.has(id)) this.#connect(id, { polite: offers, offers });
+        const polite = offers || mine > (participant.joinedAt ?? '');
+        if (!this.#peers.has(id)) this.#connect(id, { polite, offers });
       } else if (participant.leftAt) {
         this.#forget(id);
       }
@@ -180,25 +235,17 @@ export class Call extends Emitter {
     for (const payload of this.#early.splice(0)) this.#onSignal(payload);
   }
 
-  /**
-   * Signaling is back with a new session: joins again within the grace. Made for the client.
-   *
-   * @param {string} me this user; another one than before when it has no account
-   */
-  async rejoin(me) {
-    const renamed = !this.#mine.has(me);
-    this.#me = me;
-    this.#mine.add(me);
+  /** Signaling is back with a new session: joins again within the grace. Made for the client. */
+  async rejoin() {
     if (!this.#joined || this.state === 'ended') return;
-    if (renamed) this.#startOver();
     try {
-      const { callSession, iceServers } = await this.#request('call:join', { settings: this.#readSettings() });
-      this.#useIceServers(iceServers);
-      this.welcome(callSession, { offers: renamed });
-      for (const payload of this.#outbox.splice(0)) this.#post(payload);
+      const joined = await this.#request('call:join', { settings: this.#readSettings() });
+      this.#useIce(joined);
+      this.welcome(joined.callSession, { offers: false });
+      if (this.#screen) await this.#request('call:toggle-screen', { enabled: true });
       for (const peer of this.#peers.values()) peer.recover();
     } catch (error) {
-      if (error.code !== 'NOT_CONNECTED' && error.code !== 'TIMEOUT') this.#end({ reason: 'connectionLost' });
+      if (error.code !== 'NOT_CONNECTED') this.#end({ reason: 'connectionLost' });
     }
   }
 
@@ -224,15 +271,21 @@ export class Call extends Emitter {
       case 'call:participant-state':
         return this.#update(payload, { reconnecting: payload.state === 'reconnecting' });
       case 'call:media-toggled':
-        return this.#onToggled(payload);
+        return this.#update(payload, { [`${payload.mediaType}Enabled`]: payload.enabled });
+      case 'call:state':
+        return this.#joined ? this.welcome(payload.call, { offers: false }) : undefined;
       case 'call:declined':
         return this.emit('declined', payload);
+      case 'call:muted':
+        return this.emit('muted', payload);
       case 'call:already-answered':
         return this.#end({ reason: 'answeredElsewhere' });
       case 'call:missed':
         return this.state === 'ringing' && this.#end({ reason: 'missed' });
+      case 'call:kicked':
+        return this.#end({ ...payload, reason: 'kicked' });
       case 'call:ice-servers-refreshed':
-        return this.#useIceServers(payload.iceServers);
+        return this.#useIce(payload);
       case 'call:error':
         return this.emit('error', new PasserelleError(payload.code, payload.message, payload));
       case 'call:ended':
@@ -242,10 +295,10 @@ export class Call extends Emitter {
     }
   }
 
-  #onJoined({ participant = {}, polite = false, iceServers, ...payload }) {
+  #onJoined({ participant = {}, polite = false, ...payload }) {
     const id = participant.userId ?? participant.id ?? payload.participantId;
-    if (!id || this.#mine.has(id)) return;
-    this.#useIceServers(iceServers);
+    if (!id || id === this.#me) return;
+    this.#useIce(payload);
     this.#learn(id, participant);
     if (this.#joined && !this.#peers.has(id)) this.#connect(id, { polite, offers: false });
     if (this.state === 'calling') this.#become('connecting');
@@ -254,7 +307,7 @@ export class Call extends Emitter {
   #onSignal(payload) {
     const { signal } = payload;
     const from = signal?.from ?? payload.from;
-    if (!from || this.#mine.has(from)) return;
+    if (!from || from === this.#me) return;
     if (!this.#joined) {
       this.#early.push(payload);
       return;
@@ -267,11 +320,6 @@ export class Call extends Emitter {
     peer.handle(signal);
   }
 
-  #onToggled({ mediaType, enabled, ...payload }) {
-    if (mediaType === 'audio') this.#update(payload, { audioEnabled: enabled });
-    if (mediaType === 'video') this.#update(payload, { videoEnabled: enabled });
-  }
-
   #update({ participantId, userId }, change) {
     const participant = this.participants.get(participantId ?? userId);
     if (!participant) return;
@@ -279,9 +327,15 @@ export class Call extends Emitter {
     this.#announceParticipants();
   }
 
-  #learn(id, { displayName, username, state, isAudioEnabled: audioEnabled = true, isVideoEnabled: videoEnabled = true }) {
-    const name = displayName ?? username ?? this.participants.get(id)?.name;
-    this.participants.set(id, { id, name, audioEnabled, videoEnabled, reconnecting: state === 'grace' });
+  #learn(id, { displayName, username, state, isAudioEnabled, isVideoEnabled, isScreenEnabled }) {
+    this.participants.set(id, {
+      id,
+      name: displayName ?? username ?? this.participants.get(id)?.name,
+      audioEnabled: isAudioEnabled ?? true,
+      videoEnabled: isVideoEnabled ?? true,
+      screenEnabled: isScreenEnabled ?? false,
+      reconnecting: state === 'grace',
+    });
     this.#announceParticipants();
   }
 
@@ -297,25 +351,22 @@ export class Call extends Emitter {
   }
 
   #connect(id, { polite, offers }) {
-    const peer = new Peer({
-      id,
-      polite,
-      offers,
-      configuration: this.#configuration,
-      stream: this.#stream,
-      send: (signal) => this.#post({ ...signal, to: id }),
-    });
+    const tracks = new Map(['audio', 'video'].map((kind) => [kind, this.#trackOf(kind)]));
+    const send = (signal) => this.#post({ ...signal, to: id });
+    const peer = new Peer({ polite, offers, configuration: this.#configuration, tracks, send });
     this.#peers.set(id, peer);
     peer.on('state', () => this.#reconsider());
     peer.on('stream', (stream) => this.emit('stream', { participant: this.participants.get(id) ?? { id }, stream }));
     peer.on('error', (error) => this.emit('error', error));
-    this.#statsTimer ??= setInterval(() => this.#measure(), STATS_EVERY_MS);
+    this.#measureTimer ??= setInterval(() => this.#measure(), MEASURE_MS);
     return peer;
   }
 
   #reconsider() {
     const states = [...this.#peers.values()].map((peer) => peer.state);
     if (this.state === 'ended' || states.length === 0) return;
+    // Where media does not come through any more, signaling may not either, and be the last to notice.
+    if (states.includes('disconnected')) this.#signaling.probe();
     if (states.includes('connected')) {
       this.connectedAt ??= new Date();
       this.#become('connected');
@@ -328,11 +379,54 @@ export class Call extends Emitter {
   }
 
   async #measure() {
-    const paths = [...(await this.stats()).values()].map((stats) => stats.path).filter(Boolean);
-    const path = paths.toSorted((a, b) => PATHS.indexOf(b) - PATHS.indexOf(a))[0];
-    if (this.state === 'ended' || !path || path === this.path) return;
+    const stats = await this.stats();
+    if (this.state === 'ended') return;
+    const now = performance.now();
+    const seconds = (now - this.#measured.at) / 1000;
+    if (seconds < 0.5) return this.#notePath([...stats.values()]);
+    const quality = new Map([...stats].map(([id, peer]) => [id, qualityOf(peer, this.#measured.peers.get(id), seconds)]));
+    this.#measured = { at: now, peers: stats };
+    this.#notePath([...stats.values()]);
+    this.emit('quality', quality);
+    this.#report([...quality.values()], now);
+    return undefined;
+  }
+
+  #notePath(measured) {
+    const paths = measured.map(({ path }) => path).filter(Boolean);
+    const path = paths.sort((a, b) => PATHS.indexOf(b) - PATHS.indexOf(a))[0];
+    if (!path || path === this.path) return;
     this.path = path;
     this.emit('path', path);
+  }
+
+  /** Tells the server how the worst connection is, for the record of the call. */
+  #report(qualities, now) {
+    const connected = qualities.filter(({ path }) => path);
+    if (!connected.length || now - this.#reportedAt < REPORT_MS || this.#signaling.state !== 'ready') return;
+    this.#reportedAt = now;
+    const [worst] = connected.sort((a, b) => LEVELS.indexOf(b.level) - LEVELS.indexOf(a.level));
+    const { roundTripMs: rtt, jitterMs: jitter, bitrate } = worst;
+    const candidateType = { direct: 'host', stun: 'srflx', relay: 'relay' }[worst.path];
+    const stats = { rtt, jitter, bitrate, candidateType, packetLoss: worst.packetLoss * 100 };
+    // A server that takes no reports has its reasons.
+    this.#request('call:quality-report', { stats }).catch(() => {});
+  }
+
+  #trackOf(kind) {
+    const tracks = this.#stream?.getTracks() ?? [];
+    return (kind === 'video' && this.#screen) || (tracks.find((track) => track.kind === kind) ?? null);
+  }
+
+  async #refreshTrack(kind) {
+    const track = this.#trackOf(kind);
+    await Promise.all([...this.#peers.values()].map((peer) => peer.replaceTrack(kind, track)));
+  }
+
+  async #showScreen(enabled) {
+    this.emit('screen', enabled);
+    await this.#refreshTrack('video');
+    if (this.#joined && this.state !== 'ended') await this.#request('call:toggle-screen', { enabled });
   }
 
   async #toggle(kind, enabled) {
@@ -340,8 +434,7 @@ export class Call extends Emitter {
     for (const track of this.#stream?.getTracks() ?? []) {
       if (track.kind === kind) track.enabled = enabled;
     }
-    // While signaling is away, the settings travel with the next join.
-    if (this.#joined && this.#signaling.state === 'ready') await this.#request(`call:toggle-${kind}`, { enabled });
+    if (this.#joined) await this.#request(`call:toggle-${kind}`, { enabled });
   }
 
   /** A stream may come with its tracks switched off: what the others are told has to agree. */
@@ -352,22 +445,33 @@ export class Call extends Emitter {
 
   #post(signal) {
     if (this.state === 'ended') return;
-    if (this.#signaling.state !== 'ready') {
-      if (this.#outbox.length < OUTBOX_LIMIT) this.#outbox.push(signal);
-      return;
+    this.#request('call:signal', { signal }).catch((error) => {
+      // The impolite side's offer is on its way and wins; what a lost session swallowed is made good by the next one.
+      if (['OFFER_COLLISION', 'NOT_CONNECTED'].includes(error.code) || this.state === 'ended') return;
+      if (signal.type !== 'ice-candidate') this.emit('error', error);
+    });
+  }
+
+  #useIce({ iceServers, ttl }) {
+    if (iceServers?.length) {
+      this.#configuration = { ...this.#configuration, iceServers };
+      for (const peer of this.#peers.values()) peer.configure(this.#configuration);
     }
-    this.#request('call:signal', { signal }).catch((error) => this.#onSignalRefused(error, signal));
+    if (ttl > 0) this.#refreshIn(ttl * 1000 * REFRESH_AT);
   }
 
-  #onSignalRefused(error, signal) {
-    // The impolite side's offer is on its way and wins: perfect negotiation answers it.
-    if (error.code === 'OFFER_COLLISION') return;
-    if (error.code === 'NOT_CONNECTED') this.#outbox.push(signal);
-    else if (signal.type !== 'ice-candidate' && this.state !== 'ended') this.emit('error', error);
+  #refreshIn(ms) {
+    clearTimeout(this.#refreshTimer);
+    if (this.state === 'ended') return;
+    this.#refreshTimer = setTimeout(() => this.#refreshIce(), Math.min(ms, LONGEST_TIMER_MS));
   }
 
-  #useIceServers(iceServers) {
-    if (iceServers?.length) this.#configuration = { ...this.#configuration, iceServers };
+  async #refreshIce() {
+    try {
+      this.#useIce(await this.#request('call:request-ice-servers'));
+    } catch {
+      this.#refreshIn(REFRESH_RETRY_MS);
+    }
   }
 
   #request(event, payload = {}) {
@@ -378,32 +482,25 @@ export class Call extends Emitter {
     if (this.state === 'ended') return;
     this.#closePeers();
     const ended = new Promise((resolve) => this.on('ended', resolve));
-    try {
-      await this.#request(event, reason ? { reason } : {});
-      await Promise.race([ended, new Promise((resolve) => setTimeout(resolve, FAREWELL_MS))]);
-    } catch {
-      // A call that the server has forgotten, or cannot hear about, is over for this side all the same.
-    }
+    const soon = new Promise((resolve) => setTimeout(resolve, FAREWELL_MS));
+    // A call that the server has forgotten, or cannot hear about, is over for this side all the same.
+    const told = this.#request(event, reason ? { reason } : {}).then(() => Promise.race([ended, soon]), () => {});
+    await (this.#signaling.state === 'ready' ? told : soon);
     this.#end({ reason: outcome, endedBy: this.#me });
   }
 
-  /** To the others, a new participant comes: what was negotiated with the former one is void. */
-  #startOver() {
-    this.#closePeers();
-    this.#outbox = [];
-    if (this.state !== 'calling') this.#become(this.connectedAt ? 'reconnecting' : 'connecting');
-  }
-
   #closePeers() {
-    clearInterval(this.#statsTimer);
-    this.#statsTimer = undefined;
+    clearInterval(this.#measureTimer);
+    this.#measureTimer = undefined;
     for (const peer of this.#peers.values()) peer.close();
     this.#peers.clear();
   }
 
   #end({ reason, duration, endedBy, status }) {
     if (this.state === 'ended') return;
+    clearTimeout(this.#refreshTimer);
     this.#closePeers();
+    this.#screen?.stop();
     this.#become('ended');
     this.emit('ended', { reason: reason ?? status ?? 'completed', duration, endedBy, status });
   }

@@ -1,10 +1,13 @@
 /**
  * The demo page: what a person sees of `passerelle.js`. Its whole state can be read from `document.body.dataset`
- * (`state`, `path`, `server`, `media`, `framesDecoded`, `localCandidate`, `remoteCandidate`, `lastEnd`).
+ * (`state`, `path`, `quality`, `server`, `media`, `peers`, `framesDecoded`, `localCandidate`, `remoteCandidate`, `screen`,
+ * `history`, `lastEnd`).
  *
  * @module demo
  */
 
+import { openDevice, showDevices } from './demo-devices.js';
+import { clockText, showHistory } from './demo-history.js';
 import { openMedia } from './demo-media.js';
 import { Ringer } from './demo-sound.js';
 import { connect } from './passerelle.js';
@@ -71,7 +74,9 @@ const ENDINGS = {
   answeredElsewhere: 'Answered on another device',
   negotiationTimeout: 'The two browsers did not find each other in time',
   connectionLost: 'The connection was lost',
+  kicked: 'You were removed from the call',
 };
+const QUALITIES = { good: 'Good', fair: 'Fair', poor: 'Poor' };
 const FAILURES = new Set(['failed', 'negotiationTimeout', 'connectionLost']);
 
 // What is shown
@@ -92,6 +97,9 @@ function become(state) {
   show('hangup', inCall || state === 'calling');
   show('copy-link', !inCall);
   show('leave', !inCall && state !== 'calling');
+  show('screen', inCall && Boolean(navigator.mediaDevices?.getDisplayMedia));
+  show('history', !inCall && state !== 'calling' && $('history-list').childElementCount > 0);
+  showAway();
   if (focused) $($('hangup').hidden ? 'call' : 'hangup').focus();
   $('hangup-text').textContent = state === 'calling' ? 'Cancel' : 'Hang up';
   $('relay-only').disabled = inCall || state === 'calling';
@@ -111,8 +119,39 @@ function report(error) {
 }
 
 function showServer(state) {
+  const wasAway = dataset.server === 'reconnecting';
   dataset.server = state in SERVER ? state : 'offline';
   $('server-text').textContent = SERVER[dataset.server];
+  showAway();
+  if (wasAway && state === 'ready' && call) notify('The server is back, and your call never stopped.');
+}
+
+/** Calls outlive the connection to the server, and even the server. */
+function showAway() {
+  show('away', Boolean(call) && dataset.server === 'reconnecting');
+}
+
+function showQuality(qualities = new Map()) {
+  const levels = Object.keys(QUALITIES);
+  const known = [...qualities.values()].filter(({ path }) => path);
+  const [worst] = known.sort((a, b) => levels.indexOf(b.level) - levels.indexOf(a.level));
+  dataset.quality = worst?.level ?? '';
+  show('quality-chip', Boolean(worst));
+  for (const [id, { level }] of qualities) tileOf({ id }).dataset.quality = level;
+  if (!worst) return;
+  const { level, roundTripMs, jitterMs, packetLoss, bitrate } = worst;
+  $('quality-text').textContent = `${QUALITIES[level]}${roundTripMs === undefined ? '' : ` · ${roundTripMs} ms`}`;
+  const facts = [`${(packetLoss * 100).toFixed(1)} % lost`, `jitter ${jitterMs ?? 0} ms`, `${Math.round(bitrate / 1000)} kbit/s`];
+  $('quality-chip').title = facts.join(', ');
+}
+
+async function refreshHistory() {
+  try {
+    dataset.history = String(await showHistory($('history-list'), $('history-template'), client));
+  } catch (error) {
+    console.warn('passerelle: no history', error);
+  }
+  if (dataset.state === 'idle') become('idle');
 }
 
 function showPath(path) {
@@ -132,12 +171,6 @@ const initials = (name) =>
     .join('')
     .toUpperCase();
 
-const clockText = (seconds) => {
-  const [hours, minutes, rest] = [Math.floor(seconds / 3600), Math.floor(seconds / 60) % 60, seconds % 60];
-  const two = (number) => String(number).padStart(2, '0');
-  return hours ? `${hours}:${two(minutes)}:${two(rest)}` : `${minutes}:${two(rest)}`;
-};
-
 function tileOf(participant) {
   const known = $('tiles').querySelector(`[data-participant="${CSS.escape(participant.id)}"]`);
   if (known) return known;
@@ -152,12 +185,14 @@ function showParticipants(participants) {
   for (const tile of [...$('tiles').children]) {
     if (!participants.some(({ id }) => id === tile.dataset.participant)) tile.remove();
   }
+  $('stage').dataset.tiles = String(participants.length);
   for (const participant of participants) {
     const tile = tileOf(participant);
     const name = participant.name ?? 'Guest';
     const hasStream = Boolean(tile.querySelector('video').srcObject);
     tile.dataset.audio = participant.audioEnabled ? 'on' : 'off';
-    tile.dataset.video = !participant.videoEnabled ? 'off' : hasStream ? 'on' : 'none';
+    tile.dataset.video = !participant.videoEnabled && !participant.screenEnabled ? 'off' : hasStream ? 'on' : 'none';
+    tile.dataset.screen = participant.screenEnabled ? 'on' : 'off';
     tile.dataset.link = participant.reconnecting ? 'reconnecting' : 'up';
     tile.querySelector('.avatar').textContent = initials(name);
     tile.querySelector('.who').textContent = name;
@@ -195,6 +230,8 @@ async function tick() {
   show('clock', true);
   $('duration').textContent = clockText(Math.floor((Date.now() - call.connectedAt) / 1000));
   const stats = [...(await call.stats()).values()];
+  dataset.peers = String(stats.filter(({ path }) => path).length);
+  dataset.slowest = String(Math.min(...stats.map((peer) => peer.framesDecoded)));
   dataset.framesDecoded = String(stats.reduce((sum, peer) => sum + peer.framesDecoded, 0));
   dataset.localCandidate = stats[0]?.localCandidateType ?? '';
   dataset.remoteCandidate = stats[0]?.remoteCandidateType ?? '';
@@ -209,6 +246,8 @@ function adopt(next) {
   call.on('participants', showParticipants);
   call.on('stream', showStream);
   call.on('path', showPath);
+  call.on('quality', showQuality);
+  call.on('screen', showScreen);
   call.on('error', (error) => console.warn('passerelle:', error));
   call.on('ended', onEnded);
   become(call.state);
@@ -222,13 +261,18 @@ function onEnded({ reason, duration, endedBy }) {
   $('tiles').replaceChildren();
   show('clock', false);
   showPath();
-  delete dataset.framesDecoded;
+  showQuality();
+  showScreen(false);
+  for (const name of ['framesDecoded', 'slowest', 'peers']) delete dataset[name];
   dataset.lastEnd = reason;
   const missed = direction === 'incoming' && !connectedAt && !byMe;
   const text = missed && ['missed', 'cancelled'].includes(reason) ? 'You missed a call' : (ENDINGS[reason] ?? 'The call has ended');
   const seconds = duration ?? (connectedAt && Math.floor((Date.now() - connectedAt) / 1000));
   if (!(byMe && !connectedAt)) notify(seconds ? `${text} after ${clockText(seconds)}.` : `${text}.`, FAILURES.has(reason) ? 'error' : 'info');
-  if (dataset.state !== 'lobby') become('idle');
+  if (dataset.state === 'lobby') return;
+  become('idle');
+  // The record is written a moment after the call has ended.
+  setTimeout(refreshHistory, 400);
 }
 
 function onIncoming(incoming) {
@@ -254,7 +298,9 @@ async function enter() {
     client.on('state', showServer);
     client.on('incoming', onIncoming);
     client.on('closed', onClosed);
-    await client.joinRoom(room);
+    const { activeCall } = await client.joinRoom(room);
+    $('call-text').textContent = activeCall ? 'Join call' : 'Call';
+    refreshHistory();
     showServer(client.state);
     media = await openMedia(me);
     dataset.media = media.kind;
@@ -293,6 +339,7 @@ const callOptions = () => ({ stream: media.stream, iceTransportPolicy: $('relay-
 async function start() {
   if (call) return;
   $('call').disabled = true;
+  $('call-text').textContent = 'Call';
   notify('');
   try {
     adopt(await client.call({ roomId: room, type: 'video', ...callOptions() }));
@@ -335,6 +382,40 @@ async function toggle(kind) {
   }
 }
 
+function showScreen(enabled) {
+  dataset.screen = enabled ? 'on' : 'off';
+  $('screen').setAttribute('aria-pressed', String(enabled));
+  $('screen').setAttribute('aria-label', enabled ? 'Stop sharing' : 'Share screen');
+  $('screen').title = `${enabled ? 'Stop sharing' : 'Share screen'} (S)`;
+}
+
+async function toggleScreen() {
+  try {
+    await (call?.sharesScreen ? call.stopScreen() : call?.shareScreen());
+  } catch (error) {
+    // Whoever closes the browser's question has changed their mind.
+    if (error.name !== 'NotAllowedError') report(error);
+  }
+}
+
+async function switchDevice(kind, deviceId) {
+  try {
+    const track = await openDevice(kind, deviceId);
+    for (const old of media.stream.getTracks().filter((other) => other.kind === kind)) {
+      track.enabled = old.enabled;
+      media.stream.removeTrack(old);
+      old.stop();
+    }
+    media.stream.addTrack(track);
+    await call?.replaceTrack(track);
+    showSelf();
+  } catch (error) {
+    report(error);
+  }
+}
+
+const deviceSelects = () => ({ video: $('camera-device'), audio: $('microphone-device') });
+
 async function copyLink() {
   const link = location.href.replace(/#.*/, `#${new URLSearchParams({ room })}`);
   try {
@@ -346,9 +427,10 @@ async function copyLink() {
 }
 
 function onKey({ key, target, ctrlKey, metaKey, altKey }) {
-  if (dataset.state === 'lobby' || ctrlKey || metaKey || altKey || target.matches('input:not([type=checkbox])')) return;
+  if (dataset.state === 'lobby' || ctrlKey || metaKey || altKey || target.matches('input:not([type=checkbox]), select')) return;
   if (key.toLowerCase() === 'm') toggle('audio');
   if (key.toLowerCase() === 'v') toggle('video');
+  if (key.toLowerCase() === 's' && !$('screen').hidden) toggleScreen();
 }
 
 function prefill() {
@@ -372,6 +454,11 @@ $('decline').addEventListener('click', () => call?.decline());
 $('incoming').addEventListener('cancel', () => call?.decline());
 $('mute').addEventListener('click', () => toggle('audio'));
 $('camera').addEventListener('click', () => toggle('video'));
+$('screen').addEventListener('click', toggleScreen);
+$('device-menu').addEventListener('toggle', ({ newState }) => newState === 'open' && media && showDevices(deviceSelects(), media.stream));
+for (const [kind, select] of Object.entries(deviceSelects())) {
+  select.addEventListener('change', () => switchDevice(kind, select.value));
+}
 $('copy-link').addEventListener('click', copyLink);
 $('leave').addEventListener('click', leave);
 $('notice-close').addEventListener('click', () => notify(''));

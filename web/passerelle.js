@@ -18,18 +18,21 @@
 
 import { Call } from './call.js';
 import { Emitter } from './emitter.js';
-import { Signaling } from './signaling.js';
+import { PasserelleError, Signaling } from './signaling.js';
 
 export { Call } from './call.js';
 export { PasserelleError } from './signaling.js';
 
+const KEY = 'passerelle.anonymousKey';
+
 /**
  * @typedef {object} ConnectOptions
  * @property {string | URL} [url] of the server; default: where the page is from
- * @property {string} [token] of the user; anonymous servers need none
+ * @property {string | (() => string | Promise<string>)} [token] of the user, or what gets a fresh one for each connection;
+ *   anonymous servers need none
  * @property {string} [name] shown to the others when the token has none
- * @property {string} [anonymousKey] secret by which a caller without a token stays the same user, 16 to 128 characters;
- *   default: one that lives as long as the tab
+ * @property {string} [anonymousKey] secret of 16 to 128 characters by which a user without a token is known again;
+ *   default: one made up for this tab, that survives a reload
  *
  * @typedef {object} CallOptions
  * @property {string} [roomId] rings everyone else in the room
@@ -43,20 +46,35 @@ export { PasserelleError } from './signaling.js';
  */
 
 /**
- * Connects to a server. After the first success the client reconnects by itself and joins rooms and calls again.
+ * Connects to a server. After the first success the client reconnects by itself: nothing is lost over a short
+ * interruption, and after a long one, or a restart of the server, it joins rooms and calls again.
  *
  * @param {ConnectOptions} [options]
  * @returns {Promise<Client>}
  * @throws {import('./signaling.js').PasserelleError} when the server cannot be reached or refuses
  */
 export async function connect(options = {}) {
-  const signaling = new Signaling(options);
-  const ready = await signaling.open();
-  return new Client(signaling, ready);
+  const settings = { anonymousKey: anonymousKey(), ...options };
+  const signaling = new Signaling(settings);
+  return new Client(signaling, await signaling.open(), settings);
+}
+
+/** A secret of this tab: whoever comes back with it is the same user. */
+function anonymousKey() {
+  const make = () => Array.from(crypto.getRandomValues(new Uint8Array(16)), (byte) => byte.toString(16).padStart(2, '0')).join('');
+  try {
+    const key = sessionStorage.getItem(KEY) ?? make();
+    sessionStorage.setItem(KEY, key);
+    return key;
+  } catch {
+    // There is no storage here, or none is allowed.
+    return make();
+  }
 }
 
 /**
- * A connected user. Events: `state` (`ready` | `reconnecting` | `closed`), `incoming` ({@link Call}), `closed` (Error).
+ * A connected user. Events: `state` (`ready` | `reconnecting` | `closed`), `incoming` ({@link Call}), `draining` (the
+ * server is about to restart), `closed` (Error).
  */
 export class Client extends Emitter {
   /** @type {string} */
@@ -69,14 +87,17 @@ export class Client extends Emitter {
   #signaling;
   #rooms = new Set();
   #iceTransportPolicy;
+  #rest;
 
   /**
    * @param {Signaling} signaling
    * @param {any} ready payload of `session:ready`
+   * @param {{url?: string | URL, anonymousKey?: string}} options
    */
-  constructor(signaling, ready) {
+  constructor(signaling, ready, { url = '/', anonymousKey }) {
     super();
     this.#signaling = signaling;
+    this.#rest = { url, anonymousKey };
     this.#welcome(ready);
     signaling.on('state', (state) => this.emit('state', state));
     signaling.on('closed', (error) => this.#onClosed(error));
@@ -119,7 +140,7 @@ export class Client extends Emitter {
    */
   async call({ type = 'video', stream, iceTransportPolicy, ...target }) {
     const answer = await this.#signaling.request('call:initiate', { type, ...target });
-    const call = this.#adopt(answer.callId, { type, direction: 'outgoing', stream, iceTransportPolicy }, answer.iceServers);
+    const call = this.#adopt(answer.callId, { type, direction: 'outgoing', stream, iceTransportPolicy }, answer);
     if (answer.existing) call.welcome(answer.call, { offers: true });
     return call;
   }
@@ -137,15 +158,33 @@ export class Client extends Emitter {
     return call;
   }
 
+  /**
+   * The calls of this user, the latest first.
+   *
+   * @param {{limit?: number, cursor?: string, direction?: 'incoming' | 'outgoing', status?: string}} [query]
+   * @returns {Promise<{calls: any[], next: string | null}>} `next` is the cursor of the following page
+   */
+  async history(query = {}) {
+    const token = await this.#signaling.token();
+    const url = new URL('/api/v1/calls', new URL(this.#rest.url, globalThis.location?.href));
+    url.protocol = url.protocol.replace(/^ws/, 'http');
+    url.search = new URLSearchParams(Object.entries(query)).toString();
+    const authorization = token ? `Bearer ${token}` : `Anonymous ${this.#rest.anonymousKey}`;
+    const response = await fetch(url, { headers: { authorization } });
+    const body = await response.json();
+    if (response.ok) return body;
+    throw new PasserelleError(body.error?.code ?? 'INTERNAL', body.error?.message ?? `the server answered ${response.status}`);
+  }
+
   /** Leaves every call and closes the connection. */
   async close() {
     await Promise.all([...this.calls.values()].map((call) => call.hangUp()));
     this.#signaling.close();
   }
 
-  #adopt(id, { iceTransportPolicy = this.#iceTransportPolicy, ...options }, iceServers = this.iceServers) {
-    const configuration = { iceServers, ...(iceTransportPolicy && { iceTransportPolicy }) };
-    const call = new Call({ id, signaling: this.#signaling, me: this.userId, configuration, ...options });
+  #adopt(id, { iceTransportPolicy = this.#iceTransportPolicy, ...options }, { iceServers, ttl } = {}) {
+    const configuration = { iceServers: iceServers ?? this.iceServers, ...(iceTransportPolicy && { iceTransportPolicy }) };
+    const call = new Call({ id, signaling: this.#signaling, me: this.userId, configuration, ttl, ...options });
     this.calls.set(id, call);
     call.on('ended', () => this.calls.delete(id));
     return call;
@@ -159,12 +198,13 @@ export class Client extends Emitter {
 
   #onEvent(name, payload) {
     if (name === 'call:initiated') return this.#onInitiated(payload);
+    if (name === 'session:draining') return this.emit('draining', payload);
     return this.calls.get(payload.callId)?.onEvent(name, payload);
   }
 
   #onInitiated({ callId, type, initiator, iceServers, self }) {
     if (self || initiator?.userId === this.userId || this.calls.has(callId)) return;
-    this.emit('incoming', this.#adopt(callId, { type, direction: 'incoming', initiator }, iceServers));
+    this.emit('incoming', this.#adopt(callId, { type, direction: 'incoming', initiator }, { iceServers }));
   }
 
   /** Rings for calls whose invitation was sent while this user was away. */
@@ -178,14 +218,16 @@ export class Client extends Emitter {
   }
 
   async #onReconnected(ready) {
-    const alive = new Set((ready.activeCalls ?? []).map((session) => session.callId ?? session.id));
     this.#welcome(ready);
+    // Then everything that was missed follows, as events.
+    if (ready.resumed) return;
+    const alive = new Set((ready.activeCalls ?? []).map((session) => session.callId ?? session.id));
     for (const call of [...this.calls.values()]) {
       if (call.state === 'ringing' && !alive.has(call.id)) call.abandon('missed');
     }
     const rooms = [...this.#rooms].map((roomId) => this.#signaling.request('room:join', { roomId }));
     await Promise.allSettled(rooms);
-    await Promise.all([...this.calls.values()].map((call) => call.rejoin(this.userId)));
+    await Promise.all([...this.calls.values()].map((call) => call.rejoin()));
     this.#ring(ready.activeCalls);
   }
 

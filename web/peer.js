@@ -10,9 +10,7 @@ import { digest } from './stats.js';
 /** How long the side that was there first waits for the newcomer's offer before it makes one itself. */
 const OFFER_PATIENCE_MS = 4_000;
 /** How long a connection may be disturbed before ICE starts anew. */
-const DISCONNECTED_MS = 4_000;
-/** The polite side leaves the first restart to the other one. */
-const POLITE_RESTART_MS = 2_000;
+const DISCONNECTED_MS = 5_000;
 
 /**
  * @typedef {object} Signal
@@ -32,7 +30,9 @@ export class Peer extends Emitter {
 
   #pc;
   #send;
-  #local;
+  /** @type {Map<string, MediaStreamTrack | null>} what this side sends, by kind */
+  #tracks;
+  #local = new MediaStream();
   #attached = false;
   #makingOffer = false;
   #ignoringOffer = false;
@@ -42,19 +42,17 @@ export class Peer extends Emitter {
 
   /**
    * @param {object} options
-   * @param {string} options.id participant on the other side
    * @param {boolean} options.polite yields when both sides offer at once
    * @param {boolean} options.offers makes the first offer; the other side waits for it
    * @param {RTCConfiguration} options.configuration
-   * @param {MediaStream | undefined} options.stream what this side sends
+   * @param {Map<string, MediaStreamTrack>} options.tracks what this side sends, by kind
    * @param {(signal: Signal) => void} options.send hands a signal to the call
    */
-  constructor({ id, polite, offers, configuration, stream, send }) {
+  constructor({ polite, offers, configuration, tracks, send }) {
     super();
-    this.id = id;
     this.polite = polite;
     this.#send = send;
-    this.#local = stream;
+    this.#tracks = new Map(tracks);
     this.#pc = new RTCPeerConnection({ bundlePolicy: 'max-bundle', ...configuration });
     this.#pc.onnegotiationneeded = () => this.#offer();
     this.#pc.onicecandidate = ({ candidate }) => this.#onCandidate(candidate);
@@ -76,8 +74,7 @@ export class Peer extends Emitter {
    * @returns {Promise<void>}
    */
   handle(signal) {
-    this.#tasks = this.#tasks.then(() => this.#apply(signal)).catch((error) => this.#fail(error));
-    return this.#tasks;
+    return this.#run(() => this.#apply(signal));
   }
 
   /**
@@ -91,33 +88,40 @@ export class Peer extends Emitter {
     return type === 'offer' && known !== undefined && originOf(known) !== originOf(sdp);
   }
 
+  /** @param {RTCConfiguration} configuration for what is gathered from now on */
+  configure(configuration) {
+    if (this.#pc.signalingState !== 'closed') this.#pc.setConfiguration({ bundlePolicy: 'max-bundle', ...configuration });
+  }
+
   /** Searches a new path; takes effect at once when signaling works. */
   restart() {
     clearTimeout(this.#restartTimer);
-    if (this.#pc.signalingState === 'closed' || !this.#attached) return;
-    this.#pc.restartIce();
+    if (this.#pc.signalingState !== 'closed' && this.#attached) this.#pc.restartIce();
   }
 
-  /** Signaling was interrupted: sends again what may have been lost, and searches a new path where there is none. */
+  /** Signals were lost: an offer without an answer is made anew, and a path is searched where there is none. */
   recover() {
-    const pending = this.#pc.signalingState === 'have-local-offer' ? this.#pc.localDescription : undefined;
-    if (pending) this.#send({ type: 'offer', sdp: pending.sdp });
-    else if (this.state !== 'connected' && this.state !== 'new') this.restart();
+    return this.#run(async () => {
+      if (this.#pc.signalingState === 'have-local-offer') await this.#pc.setLocalDescription({ type: 'rollback' });
+      if (this.state !== 'connected') this.restart();
+    });
   }
 
   /**
-   * Replaces what this side sends, without a new negotiation where the kinds match.
+   * Replaces what this side sends of one kind; negotiates only when nothing of the kind was sent before.
    *
-   * @param {MediaStream} stream
+   * @param {'audio' | 'video'} kind
+   * @param {MediaStreamTrack | null} track
    */
-  async replaceStream(stream) {
-    this.#local = stream;
-    if (!this.#attached) return;
-    const senders = this.#pc.getSenders();
-    for (const track of stream.getTracks()) {
-      const sender = senders.find((candidate) => candidate.track?.kind === track.kind);
-      if (sender) await sender.replaceTrack(track);
-      else this.#pc.addTrack(track, stream);
+  async replaceTrack(kind, track) {
+    this.#tracks.set(kind, track);
+    if (!this.#attached || this.#pc.signalingState === 'closed') return;
+    const transceiver = this.#pc.getTransceivers().find(({ receiver }) => receiver.track.kind === kind);
+    if (transceiver) {
+      await transceiver.sender.replaceTrack(track);
+      if (track && transceiver.direction === 'recvonly') transceiver.direction = 'sendrecv';
+    } else if (track) {
+      this.#pc.addTrack(track, this.#local);
     }
   }
 
@@ -133,16 +137,22 @@ export class Peer extends Emitter {
     this.#pc.close();
   }
 
+  #run(task) {
+    this.#tasks = this.#tasks.then(task).catch((error) => this.#fail(error));
+    return this.#tasks;
+  }
+
   /** Adding tracks is what makes the browser ask for a negotiation, so a waiting side does it late. */
   #attach() {
     clearTimeout(this.#offerTimer);
     if (this.#attached) return;
     this.#attached = true;
-    const tracks = this.#local?.getTracks() ?? [];
-    for (const track of tracks) this.#pc.addTrack(track, this.#local);
-    const missing = ['audio', 'video'].filter((kind) => !tracks.some((track) => track.kind === kind));
-    if (this.#pc.signalingState !== 'stable' || this.#pc.remoteDescription) return;
-    for (const kind of missing) this.#pc.addTransceiver(kind, { direction: 'recvonly' });
+    const answers = this.#pc.signalingState !== 'stable' || this.#pc.remoteDescription;
+    for (const kind of ['audio', 'video']) {
+      const track = this.#tracks.get(kind);
+      if (track) this.#pc.addTrack(track, this.#local);
+      else if (!answers) this.#pc.addTransceiver(kind, { direction: 'recvonly' });
+    }
   }
 
   async #offer() {
@@ -166,7 +176,7 @@ export class Peer extends Emitter {
         return this.#onRemoteCandidate(signal);
       case 'ice-restart':
       case 'renegotiate':
-        return this.restart();
+        return signal.sdp ? this.#onDescription({ type: 'offer', sdp: signal.sdp }) : this.restart();
       default:
         return undefined;
     }
@@ -215,8 +225,8 @@ export class Peer extends Emitter {
 
   #onState() {
     clearTimeout(this.#restartTimer);
-    const patience = { disconnected: DISCONNECTED_MS, failed: this.polite ? POLITE_RESTART_MS : 0 }[this.state];
-    if (patience !== undefined) this.#restartTimer = setTimeout(() => this.restart(), patience);
+    if (this.state === 'failed') this.restart();
+    if (this.state === 'disconnected') this.#restartTimer = setTimeout(() => this.restart(), DISCONNECTED_MS);
     this.emit('state', this.state);
   }
 

@@ -1,6 +1,7 @@
 /**
- * The transport: one WebSocket that speaks `passerelle.v1.json`, with acks by id and automatic reconnects.
- * Knows nothing of calls.
+ * The transport: one session over WebSockets that speak `passerelle.v1.json`. It survives its sockets: what the server
+ * sent meanwhile is replayed, and what this side asked for is asked again without being done twice. Knows nothing of
+ * calls.
  *
  * @module signaling
  */
@@ -9,21 +10,27 @@ import { Emitter } from './emitter.js';
 
 const SUBPROTOCOL = 'passerelle.v1.json';
 const VERSION = '0.1.0';
-const KEY_ITEM = 'passerelle.anonymousKey';
-const REQUEST_TIMEOUT_MS = 10_000;
-const READY_TIMEOUT_MS = 10_000;
-const BACKOFF_FIRST_MS = 300;
-const BACKOFF_LAST_MS = 10_000;
+/** How long an answer may take before the connection is taken for dead, and how long to a probe. */
+const ANSWER_MS = 10_000;
+const PROBE_MS = 3_000;
+/** A connection that is silent for this long is probed. */
+const SILENCE_MS = 20_000;
+const READY_MS = 10_000;
+const BACKOFF_MS = [300, 10_000];
+/** Requests that may wait for the connection to come back. */
+const PENDING_LIMIT = 256;
+/** Received events are acknowledged with the next frame, after this many, or after this long. */
+const ACK_EVENTS = 64;
+const ACK_MS = 5_000;
 /** Closes after which trying again cannot help: protocol, authentication, origin, taken over. */
 const FATAL_CLOSES = new Set([4400, 4401, 4403, 4409]);
-
 /** Refusals of a hello that stay refused. */
 const FATAL_CODES = new Set(['NOT_AUTHENTICATED', 'TOKEN_EXPIRED', 'PERMISSION_DENIED', 'UNSUPPORTED_VERSION']);
 
 /** A refusal of the server, or a failure on the way to it. */
 export class PasserelleError extends Error {
   /**
-   * @param {string} code wire code (`USER_OFFLINE`, …), or `NOT_CONNECTED`, `TIMEOUT`, `UNREACHABLE`
+   * @param {string} code wire code (`USER_OFFLINE`, …), or `NOT_CONNECTED`, `UNREACHABLE`, `CLOSED`
    * @param {string} message for people
    * @param {object} [details] further fields of the server's error (`callId`, `retryAfterMs`)
    */
@@ -50,59 +57,43 @@ export function endpoint(url = '/') {
 }
 
 /**
- * The secret by which a caller without a token stays the same user in this tab, also after the page was loaded again.
- *
- * @returns {string}
- */
-function rememberedKey() {
-  const bytes = crypto.getRandomValues(new Uint8Array(16));
-  const fresh = [...bytes].map((byte) => byte.toString(16).padStart(2, '0')).join('');
-  try {
-    const known = sessionStorage.getItem(KEY_ITEM);
-    if (known) return known;
-    sessionStorage.setItem(KEY_ITEM, fresh);
-  } catch {
-    // Without storage the key lives as long as this object.
-  }
-  return fresh;
-}
-
-/**
- * Events: `state` (`connecting` | `ready` | `reconnecting` | `closed`), `ready` (payload of `session:ready`),
- * `event` (`{name, payload}` for every event of the server), `closed` ({@link PasserelleError}).
+ * Events: `state` (`connecting` | `ready` | `reconnecting` | `closed`), `ready` (payload of `session:ready`, whose
+ * `resumed` says that nothing was lost), `event` (`{name, payload}` for every event of the server), `closed`
+ * ({@link PasserelleError}).
  */
 export class Signaling extends Emitter {
   /** @type {'connecting' | 'ready' | 'reconnecting' | 'closed'} */
   state = 'connecting';
 
   #url;
+  #token;
   #hello;
   /** @type {WebSocket | undefined} */
   #socket;
-  /** @type {Map<string, {resolve: (value: any) => void, reject: (error: Error) => void, timer: any}>} */
+  /** Requests without an answer, in the order they were made. */
   #pending = new Map();
   #nextId = 1;
   #attempt = 0;
-  #retryTimer;
-  #readyTimer;
-  #onOnline = () => this.#retryNow();
-
-  /**
-   * What a resume needs: the session, its single-use key, the last sequence number seen. Sent with every hello; a
-   * server that cannot resume answers `resumed: false` and the calls are joined again.
-   *
-   * @type {{sid: string, key: string, seq: number} | undefined}
-   */
+  /** @type {{sid: string, key: string} | undefined} what a resume needs; the key is good once */
   #resume;
+  /** Number of the last event of the session, and of the last that the server knows to have arrived. */
+  #seen = 0;
+  #acked = 0;
+  #timers = {};
+  #onChange = () => this.probe();
 
   /**
-   * @param {{url?: string | URL, token?: string, name?: string, anonymousKey?: string}} options
+   * @param {object} options
+   * @param {string | URL} [options.url]
+   * @param {string | (() => string | Promise<string>)} [options.token] a function is asked before each connection
+   * @param {string} [options.name]
+   * @param {string} [options.anonymousKey] makes a user without a token the same one on every connection
    */
-  constructor({ url, token, name, anonymousKey = token ? undefined : rememberedKey() }) {
+  constructor({ url, token, name, anonymousKey }) {
     super();
     this.#url = endpoint(url);
-    const client = { name: 'passerelle.js', version: VERSION };
-    this.#hello = { ...(token && { token }), ...(name && { name }), ...(anonymousKey && { anonymousKey }), client };
+    this.#token = token;
+    this.#hello = { name, anonymousKey: token ? undefined : anonymousKey, client: { name: 'passerelle.js', version: VERSION } };
   }
 
   /**
@@ -111,7 +102,9 @@ export class Signaling extends Emitter {
    * @returns {Promise<any>} payload of `session:ready`
    */
   open() {
-    globalThis.addEventListener?.('online', this.#onOnline);
+    globalThis.addEventListener?.('online', this.#onChange);
+    globalThis.document?.addEventListener('visibilitychange', this.#onChange);
+    globalThis.navigator?.connection?.addEventListener?.('change', this.#onChange);
     return new Promise((resolve, reject) => {
       const settled = [
         this.on('ready', (ready) => finish(() => resolve(ready))),
@@ -126,91 +119,165 @@ export class Signaling extends Emitter {
   }
 
   /**
-   * Sends a request and waits for its ack.
+   * Makes a request and waits for its outcome, over as many connections as it takes: the server handles it once.
    *
    * @param {string} event name of the event
    * @param {object} [payload]
    * @returns {Promise<any>} the ack's data
    */
   request(event, payload = {}) {
-    if (this.state !== 'ready') {
+    if (this.state === 'closed' || this.state === 'connecting' || this.#pending.size >= PENDING_LIMIT) {
       return Promise.reject(new PasserelleError('NOT_CONNECTED', 'not connected to the server'));
     }
-    return this.#send(event, payload);
+    const id = String(this.#nextId++);
+    return new Promise((resolve, reject) => {
+      this.#pending.set(id, { event, payload: { ...payload, msgId: id }, resolve, reject });
+      if (this.state === 'ready') this.#ask(id);
+    });
   }
 
-  /** Closes for good. */
+  /** Finds out whether the connection works, and makes a new one if not: networks change without a word. */
+  probe() {
+    if (this.state === 'reconnecting' && !this.#socket) this.#connect();
+    if (this.state !== 'ready' || this.#timers.probe) return;
+    this.#send('call:heartbeat', {}, 'probe');
+    this.#wait('probe', PROBE_MS, () => this.#drop());
+  }
+
+  /** The token of the next connection. */
+  async token() {
+    return typeof this.#token === 'function' ? this.#token() : this.#token;
+  }
+
+  /** Ends the session. */
   close() {
+    if (this.state === 'ready') this.#send('session:bye', {});
     this.#end(new PasserelleError('CLOSED', 'closed by this side'));
   }
 
-  #send(event, payload) {
-    const id = String(this.#nextId++);
-    const frame = { v: 1, t: event, id, p: payload };
-    if (this.#resume?.seq) frame.ls = this.#resume.seq;
-    return new Promise((resolve, reject) => {
-      const timer = setTimeout(() => {
-        this.#pending.delete(id);
-        reject(new PasserelleError('TIMEOUT', `no answer to ${event}`));
-      }, REQUEST_TIMEOUT_MS);
-      this.#pending.set(id, { resolve, reject, timer });
-      this.#socket?.send(JSON.stringify(frame));
-    });
+  #wait(name, ms, then) {
+    clearTimeout(this.#timers[name]);
+    this.#timers[name] = setTimeout(() => {
+      delete this.#timers[name];
+      then();
+    }, ms);
+  }
+
+  #stop(...names) {
+    for (const name of names) {
+      clearTimeout(this.#timers[name]);
+      delete this.#timers[name];
+    }
+  }
+
+  /** Sends a frame; with it goes what has arrived. */
+  #send(t, p, id) {
+    const ls = this.#seen > this.#acked ? this.#seen : undefined;
+    this.#acked = this.#seen;
+    this.#stop('ack');
+    this.#socket?.send(JSON.stringify({ v: 1, t, id, p, ls }));
+  }
+
+  #ask(id) {
+    const { event, payload } = this.#pending.get(id);
+    this.#send(event, payload, id);
+    if (!this.#timers.answer) this.#wait('answer', ANSWER_MS, () => this.#drop());
   }
 
   #connect() {
     const socket = new WebSocket(this.#url, SUBPROTOCOL);
     this.#socket = socket;
-    this.#readyTimer = setTimeout(() => socket.close(), READY_TIMEOUT_MS);
-    socket.onopen = () => {
-      const hello = this.#resume ? { ...this.#hello, resume: this.#resume } : this.#hello;
-      this.#send('hello', hello).catch((error) => this.#onHelloRefused(socket, error));
-    };
-    socket.onmessage = ({ data }) => this.#socket === socket && this.#onFrame(data);
+    this.#stop('retry');
+    this.#wait('ready', READY_MS, () => this.#drop());
+    socket.onopen = () => this.#greet(socket).catch((error) => this.#end(error));
+    socket.onmessage = ({ data }) => this.#socket === socket && this.#onData(data);
     socket.onclose = ({ code, reason }) => this.#socket === socket && this.#onClose(code, reason);
   }
 
-  #onHelloRefused(socket, error) {
-    if (this.#socket !== socket || error.code === 'NOT_CONNECTED' || error.code === 'TIMEOUT') return;
-    if (this.state === 'connecting' || FATAL_CODES.has(error.code)) this.#end(error);
-    else socket.close();
+  async #greet(socket) {
+    const token = await this.token();
+    if (this.#socket !== socket) return;
+    const resume = this.#resume && { ...this.#resume, seq: this.#seen };
+    this.#acked = this.#seen;
+    this.#send('hello', { ...this.#hello, token, resume }, 'hello');
   }
 
-  #onFrame(data) {
+  /** Lets go of a socket that may never notice that its connection is gone. */
+  #drop() {
+    const socket = this.#socket;
+    this.#onClose(1006, '');
+    socket?.close();
+  }
+
+  #onData(data) {
     let frame;
     try {
       frame = JSON.parse(data);
     } catch {
       return;
     }
-    if (frame?.t === 'ack') return this.#onAck(frame);
-    if (typeof frame?.t !== 'string') return;
-    if (Number.isInteger(frame.seq) && this.#resume) this.#resume.seq = frame.seq;
-    if (frame.t === 'session:ready') this.#onReady(frame);
-    this.emit('event', { name: frame.t, payload: frame.p ?? {} });
+    this.#stop('probe');
+    this.#wait('silence', SILENCE_MS, () => this.probe());
+    if (frame.t === 'ack') this.#onAck(frame);
+    else if (frame.t === 'session:ready') this.#onReady(frame.p ?? {});
+    else if (typeof frame.t === 'string' && this.#isNew(frame.seq)) {
+      this.emit('event', { name: frame.t, payload: frame.p ?? {} });
+    }
+  }
+
+  /** Counts an event. One that was seen on another connection is not told again. */
+  #isNew(seq) {
+    if (!Number.isInteger(seq)) return true;
+    if (seq <= this.#seen) return false;
+    this.#seen = seq;
+    if (seq - this.#acked >= ACK_EVENTS) this.#acknowledge();
+    else if (!this.#timers.ack) this.#wait('ack', ACK_MS, () => this.#acknowledge());
+    return true;
+  }
+
+  #acknowledge() {
+    if (this.state === 'ready') this.#send('seq');
   }
 
   #onAck({ re, ok, p, error }) {
+    const { code = 'INTERNAL', message = code, ...details } = error ?? {};
+    const refusal = new PasserelleError(code, message, details);
+    if (re === 'hello') {
+      if (!ok) this.#onHelloRefused(refusal);
+      return;
+    }
     const request = this.#pending.get(re);
     if (!request) return;
     this.#pending.delete(re);
-    clearTimeout(request.timer);
-    if (ok) return request.resolve(p ?? {});
-    const { code = 'INTERNAL', message = code, ...details } = error ?? {};
-    request.reject(new PasserelleError(code, message, details));
+    this.#stop('answer');
+    if (this.#pending.size > 0) this.#wait('answer', ANSWER_MS, () => this.#drop());
+    if (ok) request.resolve(p ?? {});
+    else request.reject(refusal);
   }
 
-  #onReady({ p = {}, seq = 0 }) {
-    clearTimeout(this.#readyTimer);
+  #onHelloRefused(error) {
+    if (this.state === 'connecting' || FATAL_CODES.has(error.code)) this.#end(error);
+    else this.#drop();
+  }
+
+  #onReady(ready) {
+    this.#stop('ready');
     this.#attempt = 0;
-    this.#resume = p.resume?.key ? { sid: p.sid, key: p.resume.key, seq } : undefined;
+    this.#resume = ready.resume?.key ? { sid: ready.sid, key: ready.resume.key } : undefined;
+    if (!ready.resumed) {
+      // Another session: its events count from one, and it knows nothing of what was asked before.
+      this.#seen = 0;
+      this.#acked = 0;
+      this.#failPending();
+    }
     this.#become('ready');
-    this.emit('ready', p);
+    for (const id of this.#pending.keys()) this.#ask(id);
+    this.emit('ready', ready);
   }
 
   #onClose(code, reason) {
-    clearTimeout(this.#readyTimer);
-    this.#failPending();
+    this.#stop('ready', 'probe', 'silence', 'answer', 'ack');
+    this.#socket = undefined;
     if (this.state === 'closed') return;
     if (FATAL_CLOSES.has(code)) {
       return this.#end(new PasserelleError(`CLOSED_${code}`, reason || `the server closed the connection (${code})`));
@@ -219,19 +286,13 @@ export class Signaling extends Emitter {
       return this.#end(new PasserelleError('UNREACHABLE', 'the server cannot be reached'));
     }
     this.#become('reconnecting');
-    const ceiling = Math.min(BACKOFF_LAST_MS, BACKOFF_FIRST_MS * 2 ** this.#attempt++);
-    this.#retryTimer = setTimeout(() => this.#retryNow(), ceiling * (0.5 + Math.random() / 2));
-  }
-
-  #retryNow() {
-    if (this.state !== 'reconnecting' || this.#socket?.readyState === WebSocket.CONNECTING) return;
-    clearTimeout(this.#retryTimer);
-    this.#connect();
+    const [first, last] = BACKOFF_MS;
+    const ceiling = Math.min(last, first * 2 ** this.#attempt++);
+    this.#wait('retry', ceiling * (0.5 + Math.random() / 2), () => this.#connect());
   }
 
   #failPending() {
-    for (const { reject, timer } of this.#pending.values()) {
-      clearTimeout(timer);
+    for (const { reject } of this.#pending.values()) {
       reject(new PasserelleError('NOT_CONNECTED', 'the connection was lost'));
     }
     this.#pending.clear();
@@ -239,12 +300,15 @@ export class Signaling extends Emitter {
 
   #end(error) {
     if (this.state === 'closed') return;
-    clearTimeout(this.#readyTimer);
-    clearTimeout(this.#retryTimer);
-    globalThis.removeEventListener?.('online', this.#onOnline);
+    this.#stop(...Object.keys(this.#timers));
+    globalThis.removeEventListener?.('online', this.#onChange);
+    globalThis.document?.removeEventListener('visibilitychange', this.#onChange);
+    globalThis.navigator?.connection?.removeEventListener?.('change', this.#onChange);
+    const socket = this.#socket;
+    this.#socket = undefined;
     this.#become('closed');
     this.#failPending();
-    this.#socket?.close(1000);
+    socket?.close(1000);
     this.emit('closed', error);
   }
 

@@ -179,6 +179,9 @@ pub struct Relay {
     pub workers: usize,
     /// Receive buffer of every socket in bytes; more than net.core.rmem_max needs CAP_NET_ADMIN.
     pub receive_buffer: usize,
+    /// Leave joining and cutting runs of datagrams to the kernel (UDP GRO and GSO). `false` is one system call for each
+    /// datagram: for network drivers that get it wrong.
+    pub segmentation: bool,
     /// Networks that may be peers although they are denied by default (loopback, private, link-local, multicast and the
     /// other special ones), e.g. `["10.1.0.0/16"]`. The most specific network wins.
     pub allow_peers: Vec<String>,
@@ -195,6 +198,7 @@ impl Default for Relay {
             ports: "49152-65535".into(),
             workers: 0,
             receive_buffer: 1 << 20,
+            segmentation: true,
             allow_peers: Vec::new(),
             deny_peers: Vec::new(),
             peer_ports: vec![443, 3478],

@@ -42,6 +42,7 @@ impl Check<'_> {
             stream_queue: limits.stream_queue,
             workers: file.relay.workers,
             receive_buffer: file.relay.receive_buffer,
+            segmentation: file.relay.segmentation,
         }
     }
 

@@ -1,15 +1,13 @@
 //! Connections on their way in: accepted, bounded, identified, decrypted, and handed to a worker for good. Everything
 //! here happens before a client has authenticated, so everything has a limit of time and size.
 
-use std::collections::HashMap;
 use std::io;
-use std::net::{IpAddr, SocketAddr};
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use ipnet::IpNet;
-use parking_lot::Mutex;
 use rustls::ServerConfig;
 use tokio::io::{AsyncBufReadExt as _, AsyncRead, AsyncReadExt as _};
 use tokio::net::{TcpListener, TcpStream};
@@ -17,10 +15,10 @@ use tokio::time::timeout;
 use tokio_rustls::TlsAcceptor;
 use tokio_rustls::server::TlsStream;
 
+use super::command::{Command, Link};
 use super::proxy;
-use super::relay::Link;
+use super::strangers::Strangers;
 use super::stream::Connection;
-use super::worker::Command;
 use crate::metrics::Metrics;
 use crate::turn::{FiveTuple, Transport};
 
@@ -164,67 +162,4 @@ fn is_of_one_connection(error: &io::Error) -> bool {
 
 fn canonical(address: SocketAddr) -> SocketAddr {
     SocketAddr::new(address.ip().to_canonical(), address.port())
-}
-
-/// Connections that have not authenticated, by address. Bounded by the connections there are.
-#[derive(Debug, Clone)]
-pub(super) struct Strangers {
-    counts: Arc<Mutex<HashMap<IpAddr, usize>>>,
-    per_address: usize,
-}
-
-impl Strangers {
-    pub(super) fn new(per_address: usize) -> Self {
-        Self { counts: Arc::default(), per_address }
-    }
-
-    fn admit(&self, ip: IpAddr) -> Option<Admission> {
-        let address = match ip {
-            IpAddr::V4(_) => ip,
-            IpAddr::V6(v6) => IpAddr::V6((u128::from(v6) & !u128::from(u64::MAX)).into()),
-        };
-        let mut counts = self.counts.lock();
-        let count = counts.entry(address).or_default();
-        if *count >= self.per_address {
-            return None;
-        }
-        *count += 1;
-        Some(Admission { strangers: self.clone(), address })
-    }
-}
-
-/// One connection's share of its address until this is dropped.
-#[derive(Debug)]
-pub(super) struct Admission {
-    strangers: Strangers,
-    address: IpAddr,
-}
-
-impl Drop for Admission {
-    fn drop(&mut self) {
-        let mut counts = self.strangers.counts.lock();
-        if let Some(count) = counts.get_mut(&self.address) {
-            *count -= 1;
-            if *count == 0 {
-                counts.remove(&self.address);
-            }
-        }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn an_address_holds_so_many_strangers_and_no_more() {
-        let strangers = Strangers::new(2);
-        let admit = |ip: &str| strangers.admit(ip.parse().unwrap());
-        let held = (admit("2600::1"), admit("2600::2"));
-        assert!(held.0.is_some() && held.1.is_some());
-        assert!(admit("2600::3").is_none(), "a /64 is one address");
-        assert!(admit("2600:0:0:1::1").is_some());
-        drop(held);
-        assert!(strangers.counts.lock().is_empty());
-    }
 }

@@ -31,6 +31,8 @@ pub struct Config {
     pub workers: usize,
     /// Receive buffer of listeners and relay sockets in bytes (SO_RCVBUF, forced where allowed).
     pub receive_buffer: usize,
+    /// Whether the kernel joins and cuts runs of datagrams (UDP_GRO, UDP_SEGMENT), where it can.
+    pub segmentation: bool,
 }
 
 impl Config {

@@ -5,7 +5,7 @@ use std::net::{SocketAddr, TcpListener, UdpSocket};
 
 use socket2::{Domain, Protocol, SockRef, Socket, Type};
 
-use super::udp::{self, Options};
+use super::udp::{self, Options, Role};
 
 /// Connections that may wait to be accepted.
 const BACKLOG: i32 = 1024;
@@ -20,9 +20,8 @@ pub(super) struct Bound {
 
 /// Binds an address once a worker. The first bind is exclusive: the kernel would let a second server of the same user
 /// share the port and take half of the packets.
-pub(super) fn bind_udp(address: SocketAddr, workers: usize, receive_buffer: usize) -> io::Result<Bound> {
-    let options = |reuse_port| Options { receive_buffer, reuse_port };
-    let first = udp::bind(address, options(false))?;
+pub(super) fn bind_udp(address: SocketAddr, workers: usize, options: Options) -> io::Result<Bound> {
+    let first = udp::bind(address, Role::Listener { shared: false }, options)?;
     let address = first.local_addr()?;
     if workers > 1 {
         // From here on others may join; the port is never free in between.
@@ -30,7 +29,7 @@ pub(super) fn bind_udp(address: SocketAddr, workers: usize, receive_buffer: usiz
     }
     let mut sockets = vec![first];
     for _ in 1..workers {
-        sockets.push(udp::bind(address, options(true))?);
+        sockets.push(udp::bind(address, Role::Listener { shared: true }, options)?);
     }
     Ok(Bound { address, sockets })
 }
@@ -55,16 +54,19 @@ pub fn bind_tcp(address: SocketAddr) -> io::Result<TcpListener> {
 mod tests {
     use std::collections::HashSet;
 
+    use super::super::udp::Offload;
     use super::*;
+
+    const OPTIONS: Options = Options { receive_buffer: 1 << 16, offload: Offload::None };
 
     #[test]
     fn every_worker_shares_the_port_and_nobody_else_gets_it() {
-        let bound = bind_udp("127.0.0.1:0".parse().unwrap(), 3, 1 << 16).unwrap();
+        let bound = bind_udp("127.0.0.1:0".parse().unwrap(), 3, OPTIONS).unwrap();
         assert_eq!(bound.sockets.len(), 3);
         let ports: HashSet<u16> =
             bound.sockets.iter().map(|socket| socket.local_addr().unwrap().port()).collect();
         assert_eq!(ports.len(), 1);
-        let taken = bind_udp(bound.address, 3, 1 << 16).unwrap_err();
+        let taken = bind_udp(bound.address, 3, OPTIONS).unwrap_err();
         assert_eq!(taken.kind(), io::ErrorKind::AddrInUse);
         let mut heard = HashSet::new();
         for _ in 0..64 {

@@ -7,12 +7,14 @@
 
 mod accept;
 mod collector;
+mod command;
 pub mod config;
 mod descriptors;
 mod listen;
 mod proxy;
 mod relay;
 mod sockets;
+mod strangers;
 mod stream;
 mod streams;
 mod tls;

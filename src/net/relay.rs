@@ -7,16 +7,17 @@ use std::sync::{Arc, mpsc};
 use std::thread;
 
 use mio::{Poll, Waker};
-use parking_lot::Mutex;
 use tokio::task::AbortHandle;
 
-use super::accept::{Acceptor, HttpService, Strangers};
+use super::accept::{Acceptor, HttpService};
+use super::command::{Command, Link};
 use super::listen::{Bound, bind_tcp, bind_udp};
 use super::sockets::{Socket, Sockets, WAKER};
+use super::strangers::Strangers;
 use super::streams::Streams;
 use super::tls::{self, CertificateError, Certificates};
-use super::udp::{Options, Receiver};
-use super::worker::{Command, Gauges, Outbox, Worker, now};
+use super::udp::{Offload, Options, Receiver};
+use super::worker::{Gauges, Outbox, Worker, now};
 use super::{Config, collector, descriptors};
 use crate::metrics::Metrics;
 use crate::turn::{self, Event, Keys, Server, Settings, Shared, Stats};
@@ -94,7 +95,7 @@ impl Relay {
             move |error| NetError::Listen { key, address, error }
         };
         let udp = |address: &SocketAddr| {
-            bind_udp(*address, workers, config.receive_buffer).map_err(failed("listen.udp", address))
+            bind_udp(*address, workers, options(&config)).map_err(failed("listen.udp", address))
         };
         let stream = |key| move |address: &SocketAddr| bind_tcp(*address).map_err(failed(key, address));
         let certificates = match &config.certificate {
@@ -142,6 +143,7 @@ impl Relay {
         let settings = Settings::new(turn);
         let on_failure = Arc::new(on_failure);
         let (mut links, mut stats) = (Vec::new(), Vec::new());
+        let Options { offload, .. } = options(&self.config);
         for index in 0..self.workers {
             let poll = Poll::new()?;
             let waker = Waker::new(poll.registry(), WAKER)?;
@@ -162,15 +164,17 @@ impl Relay {
                 streams: Streams::new(self.config.stream_queue, self.config.unauthenticated_timeout),
                 server,
                 commands: inbox,
-                relay_options: Options { receive_buffer: self.config.receive_buffer, reuse_port: false },
+                relay_options: options(&self.config),
                 gauges: Gauges::new(&metrics)?,
                 on_event: Arc::clone(&on_event),
-                receiver: Receiver::new(),
-                sender: Outbox::new(),
+                receiver: Receiver::new(offload),
+                sender: Outbox::new(offload),
+                origins: Vec::new(),
                 unfinished: Vec::new(),
+                errors: Vec::new(),
             };
             let thread = spawn(index, worker, Arc::clone(&on_failure))?;
-            links.push(Link { commands, waker, thread: Mutex::new(Some(thread)) });
+            links.push(Link::new(commands, waker, thread));
         }
         collector::register(&metrics, stats.clone(), Arc::clone(&shared));
         let links: Arc<[Link]> = links.into();
@@ -215,6 +219,11 @@ impl Relay {
     }
 }
 
+/// How the UDP sockets are made.
+const fn options(config: &Config) -> Options {
+    Options { receive_buffer: config.receive_buffer, offload: Offload::available(config.segmentation) }
+}
+
 fn spawn(index: usize, worker: Worker, on_failure: Arc<Failure>) -> io::Result<thread::JoinHandle<()>> {
     thread::Builder::new().name(format!("relay-{index}")).spawn(move || {
         let outcome = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| worker.run()));
@@ -224,22 +233,6 @@ fn spawn(index: usize, worker: Worker, on_failure: Arc<Failure>) -> io::Result<t
             Err(_) => on_failure(format!("relay worker {index} panicked")),
         }
     })
-}
-
-/// How a worker is reached.
-pub(super) struct Link {
-    commands: mpsc::Sender<Command>,
-    waker: Waker,
-    thread: Mutex<Option<thread::JoinHandle<()>>>,
-}
-
-impl Link {
-    pub(super) fn send(&self, command: Command) {
-        // A worker that is gone has reported why; there is nobody left to obey.
-        if self.commands.send(command).is_ok() {
-            let _ = self.waker.wake();
-        }
-    }
 }
 
 /// The running relay.
@@ -292,9 +285,7 @@ impl Handle {
     pub fn stop(&self) {
         self.links.iter().for_each(|link| link.send(Command::Stop));
         self.tasks.iter().for_each(AbortHandle::abort);
-        for thread in self.links.iter().filter_map(|link| link.thread.lock().take()) {
-            let _ = thread.join();
-        }
+        self.links.iter().for_each(Link::join);
     }
 }
 

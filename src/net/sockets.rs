@@ -5,6 +5,7 @@ use std::os::fd::{AsRawFd as _, RawFd};
 
 use mio::unix::SourceFd;
 use mio::{Interest, Registry, Token};
+use prometheus::IntCounter;
 
 use crate::stun::attribute::Family;
 use crate::turn::RelayId;
@@ -37,23 +38,27 @@ pub(super) struct Socket {
     udp: UdpSocket,
     /// Where it is bound.
     pub(super) local: SocketAddr,
+    /// Its own number among the sockets of the worker.
+    pub(super) serial: u32,
     /// The kernel's count of lost datagrams as last seen.
     overflow: u32,
 }
 
 impl Socket {
     pub(super) const fn new(udp: UdpSocket, local: SocketAddr) -> Self {
-        Self { udp, local, overflow: 0 }
+        Self { udp, local, serial: 0, overflow: 0 }
     }
 
     pub(super) fn descriptor(&self) -> RawFd {
         self.udp.as_raw_fd()
     }
 
-    /// How many datagrams were lost since the last count.
-    pub(super) fn lost(&mut self, overflow: Option<u32>) -> u64 {
-        let now = overflow.unwrap_or(self.overflow);
-        u64::from(now.wrapping_sub(std::mem::replace(&mut self.overflow, now)))
+    /// Counts the datagrams that were lost since the last count.
+    pub(super) fn count_lost(&mut self, overflow: Option<u32>, counter: &IntCounter) {
+        if let Some(now) = overflow.filter(|now| *now != self.overflow) {
+            counter.inc_by(u64::from(now.wrapping_sub(self.overflow)));
+            self.overflow = now;
+        }
     }
 }
 
@@ -63,6 +68,8 @@ pub(super) struct Sockets {
     listeners: Vec<Socket>,
     /// By allocation slot, then family.
     relays: Vec<[Option<Socket>; 2]>,
+    /// Sockets made so far.
+    made: u32,
 }
 
 impl Sockets {
@@ -79,10 +86,12 @@ impl Sockets {
         &mut self,
         registry: &Registry,
         id: RelayId,
-        socket: Socket,
+        mut socket: Socket,
     ) -> std::io::Result<()> {
         let token = Token(self.listeners.len() + id.slot as usize * 2 + family_index(id.family));
         registry.register(&mut SourceFd(&socket.descriptor()), token, Interest::READABLE)?;
+        self.made = self.made.wrapping_add(1);
+        socket.serial = self.made;
         let slot = id.slot as usize;
         if self.relays.len() <= slot {
             self.relays.resize_with(slot + 1, Default::default);

@@ -5,7 +5,7 @@ use std::net::TcpStream;
 
 use rustls::ServerConnection;
 
-use super::accept::Admission;
+use super::strangers::Admission;
 use crate::turn::FiveTuple;
 
 /// Bytes read at once.

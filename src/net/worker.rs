@@ -2,6 +2,7 @@
 
 use std::io;
 use std::net::{IpAddr, SocketAddr};
+use std::os::fd::RawFd;
 use std::sync::Arc;
 use std::sync::mpsc;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
@@ -9,30 +10,22 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use mio::{Events, Poll};
 use prometheus::{Histogram, IntCounter, IntCounterVec, IntGaugeVec};
 
+use super::command::Command;
 use super::sockets::{Owner, Socket, Sockets, WAKER};
-use super::stream::Connection;
 use super::streams::Streams;
-use super::udp::{self, BATCH, Message, Options, Payload, Receiver, Sender, Unsent};
+use super::udp::{self, IcmpErrors, Message, Offload, Options, Payload, Receiver, Role, Sender, Unsent};
 use crate::metrics::Metrics;
 use crate::turn::{
-    Bind, BindFailure, Direction, DropReason, Event, FiveTuple, Keys, Now, Output, RelayId, Server, Settings,
-    Transport, Verdict,
+    Bind, BindFailure, Direction, DropReason, Event, FiveTuple, Now, Output, RelayId, Server, Transport,
+    Verdict,
 };
 
-/// Batches one socket may have before the others get their turn.
-const BATCHES_PER_TURN: usize = 8;
-
-/// What the rest of the process asks of a worker.
-pub(super) enum Command {
-    /// Serve a connection from now on.
-    Adopt(Box<Connection>),
-    /// End the allocations of a call.
-    RevokeCall(Arc<str>),
-    /// Go on with a changed configuration.
-    Reconfigure(Settings, Arc<dyn Keys>),
-    /// End every allocation and return.
-    Stop,
-}
+/// Reads one socket may have before the others get their turn.
+const READS_PER_TURN: usize = 8;
+/// Datagrams after which a turn is over as well: the kernel joins up to 64 of them into one run.
+const DATAGRAMS_PER_TURN: usize = 1024;
+/// Rounds in which one socket may report ICMP errors before data gets its turn.
+const ERROR_ROUNDS: usize = 4;
 
 /// What a worker counts beside its server.
 #[derive(Clone)]
@@ -77,8 +70,19 @@ pub(super) struct Worker {
     pub(super) on_event: Arc<dyn Fn(&Event) + Send + Sync>,
     pub(super) receiver: Receiver,
     pub(super) sender: Outbox,
+    /// Where each run of the receiver's batch came from.
+    pub(super) origins: Vec<Origin>,
     /// Sockets that had more to read when their turn was over.
     pub(super) unfinished: Vec<Owner>,
+    pub(super) errors: IcmpErrors,
+}
+
+/// Where a run came from.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Origin {
+    owner: Owner,
+    /// The socket's own number: a slot may have another one by the time its run is handled.
+    serial: u32,
 }
 
 /// The messages of a batch and their stakes.
@@ -88,8 +92,8 @@ pub(super) struct Outbox {
 }
 
 impl Outbox {
-    pub(super) const fn new() -> Self {
-        Self { sender: Sender::new(), stakes: Vec::new() }
+    pub(super) fn new(offload: Offload) -> Self {
+        Self { sender: Sender::new(offload), stakes: Vec::new() }
     }
 
     pub(super) fn push(&mut self, message: Message, head: &[u8], stake: Stake) {
@@ -116,19 +120,27 @@ impl Worker {
             for event in &events {
                 if event.token() == WAKER {
                     woken = true;
-                } else {
-                    ready.push(self.sockets.owner(event.token()));
+                    continue;
                 }
+                let owner = self.sockets.owner(event.token());
+                if let (Owner::Relay(id), true) = (owner, event.is_error()) {
+                    self.report_errors(id);
+                }
+                ready.push(owner);
             }
             if woken && self.obey() {
                 return Ok(());
             }
             for owner in ready.drain(..) {
                 match owner {
-                    Owner::Stream(index) => self.stream_turn(index),
+                    Owner::Stream(index) => {
+                        self.settle();
+                        self.stream_turn(index);
+                    }
                     Owner::Listener(_) | Owner::Relay(_) => self.turn(owner),
                 }
             }
+            self.settle();
             self.on_timeout();
         }
     }
@@ -175,112 +187,226 @@ impl Worker {
         }
     }
 
-    /// Reads one socket until it is empty or its turn is over.
+    /// Reads one socket into the batch until it is empty or its turn is over. A full batch is settled at once; what is
+    /// left of it waits for the other sockets.
     fn turn(&mut self, owner: Owner) {
-        for _ in 0..BATCHES_PER_TURN {
+        let mut handled = 0;
+        for _ in 0..READS_PER_TURN {
             let Some(socket) = self.sockets.find_mut(owner) else { return };
-            let count = match self.receiver.receive(socket.descriptor()) {
-                Ok(count) => count,
-                Err(error) => {
-                    if error.kind() != io::ErrorKind::WouldBlock {
-                        // An ICMP error of an earlier datagram, or memory pressure: the socket itself is fine.
-                        tracing::trace!(%error, "receive");
-                        self.unfinished.push(owner);
+            let (descriptor, serial) = (socket.descriptor(), socket.serial);
+            let room = self.receiver.room();
+            match self.receiver.receive(descriptor, room) {
+                Ok(count) => {
+                    self.origins.extend(std::iter::repeat_n(Origin { owner, serial }, count));
+                    if count < room {
+                        return;
                     }
-                    return;
                 }
-            };
-            self.gauges.received.observe(count as f64);
-            self.handle(owner, count);
-            if count < BATCH {
-                return;
+                Err(error) => return self.receive_failed(owner, &error),
+            }
+            handled += self.settle();
+            if handled >= DATAGRAMS_PER_TURN {
+                break;
             }
         }
         self.unfinished.push(owner);
     }
 
-    /// Decides on a batch, then sends everything that follows from it.
-    fn handle(&mut self, owner: Owner, count: usize) {
-        let now = now();
-        for index in 0..count {
-            match owner {
-                Owner::Relay(id) => self.relay_peer(id, index, now),
-                Owner::Listener(_) | Owner::Stream(_) => self.relay_client(owner, index, now),
-            }
+    /// Goes on after a failed read, without the socket if it is beyond use.
+    fn receive_failed(&mut self, owner: Owner, error: &io::Error) {
+        if error.kind() == io::ErrorKind::WouldBlock {
+            return;
         }
-        self.flush();
-        self.flush_streams(now);
-        self.drain_outputs();
+        let broken = matches!(
+            error.raw_os_error(),
+            Some(libc::EBADF | libc::ENOTSOCK | libc::EFAULT | libc::EINVAL | libc::EOPNOTSUPP)
+        );
+        match owner {
+            Owner::Relay(id) if broken => {
+                tracing::warn!(%error, "a relay socket failed: its allocation ends");
+                self.settle();
+                self.server.relay_failed(id, now());
+                self.drain_outputs();
+            }
+            _ if broken => tracing::error!(%error, "a listener failed and is not read any more"),
+            // An ICMP error of an earlier datagram, or memory pressure: the socket itself is fine.
+            Owner::Relay(id) => {
+                self.report_errors(id);
+                self.unfinished.push(owner);
+            }
+            Owner::Listener(_) | Owner::Stream(_) => self.unfinished.push(owner),
+        }
     }
 
-    fn relay_client(&mut self, owner: Owner, index: usize, now: Now) {
+    /// Tells clients of the ICMP errors that a relay socket has met.
+    fn report_errors(&mut self, id: RelayId) {
+        let now = now();
+        let mut errors = std::mem::take(&mut self.errors);
+        for _ in 0..ERROR_ROUNDS {
+            let Some(descriptor) = self.sockets.relay(id) else { break };
+            let more = udp::drain_errors(descriptor, &mut errors);
+            for (peer, error) in errors.drain(..) {
+                let Some(client) = self.server.on_icmp(id, peer, error, now) else { continue };
+                tracing::trace!(?error, "ICMP error passed on");
+                if client.transport.is_stream() {
+                    self.streams.relay(&client, self.server.reply(), &[], 0);
+                } else if let Some((descriptor, wildcard)) = self.sockets.listener(client.server) {
+                    let source = wildcard.then(|| client.server.ip());
+                    let stake = Stake { direction: Direction::ToClient, relayed: None };
+                    self.sender.push(to((descriptor, source), client.client), self.server.reply(), stake);
+                }
+            }
+            if !more {
+                break;
+            }
+        }
+        self.errors = errors;
+    }
+
+    /// Decides on the batch, then sends everything that follows from it. Gives the number of datagrams.
+    fn settle(&mut self) -> usize {
+        let mut handled = 0;
+        let now = now();
+        let origins = std::mem::take(&mut self.origins);
+        for (index, origin) in origins.iter().enumerate() {
+            handled += match origin.owner {
+                Owner::Relay(id) => self.relay_peer(id, origin.serial, index, now),
+                Owner::Listener(_) | Owner::Stream(_) => self.relay_client(origin.owner, index, now),
+            };
+        }
+        self.origins = origins;
+        self.flush();
+        if !self.origins.is_empty() {
+            self.gauges.received.observe(handled as f64);
+            self.origins.clear();
+            self.receiver.clear();
+        }
+        self.flush_streams(now);
+        self.drain_outputs();
+        handled
+    }
+
+    fn relay_client(&mut self, owner: Owner, index: usize, now: Now) -> usize {
         let Self { receiver, server, sockets, gauges, .. } = self;
-        let Some(socket) = sockets.find_mut(owner) else { return };
-        let Some(datagram) = receiver.datagram(index) else {
+        let Some(socket) = sockets.find_mut(owner) else { return 0 };
+        let Some(run) = receiver.run(index) else {
             server.stats().dropped(Direction::ToPeer, DropReason::Truncated, 1);
-            return;
+            return 1;
         };
-        gauges.overflow.inc_by(socket.lost(datagram.overflow));
-        let ip = datagram.destination.unwrap_or_else(|| socket.local.ip());
+        socket.count_lost(run.overflow, &gauges.overflow);
+        let ip = run.destination.unwrap_or_else(|| socket.local.ip());
         let from = FiveTuple {
-            client: datagram.source,
+            client: run.source,
             server: SocketAddr::new(ip, socket.local.port()),
             transport: Transport::Udp,
         };
-        let listener = (socket.descriptor(), datagram.destination);
-        let verdict = server.on_client(&from, datagram.bytes, now);
-        match self.bound(verdict, now) {
-            Verdict::Reply => {
-                let message = to(listener, from.client);
-                self.sender.push(
-                    message,
-                    self.server.reply(),
-                    Stake { direction: Direction::ToClient, relayed: None },
-                );
+        let listener = (socket.descriptor(), run.destination);
+        let (count, mut at) = (run.len(), 0);
+        while at < count {
+            let Some((stopped, bind)) = self.relay_datagrams(&from, listener, index, at, now) else { break };
+            // Binding may close sockets, and give their numbers to others: what is queued goes first.
+            let verdict = self.bound(Verdict::Bind(bind), now);
+            self.decided(&verdict, &from, listener);
+            at = stopped + 1;
+        }
+        count
+    }
+
+    /// Handles the datagrams of a run from `start` on; stops at one that needs sockets.
+    fn relay_datagrams(
+        &mut self,
+        from: &FiveTuple,
+        listener: (RawFd, Option<IpAddr>),
+        index: usize,
+        start: usize,
+        now: Now,
+    ) -> Option<(usize, Box<Bind>)> {
+        let Self { receiver, server, sockets, sender, .. } = self;
+        let run = receiver.run(index)?;
+        for at in start..run.len() {
+            match server.on_client(from, run.datagram(at), now) {
+                Verdict::ToPeer { relay, peer, payload, dont_fragment } => {
+                    let Some(descriptor) = sockets.relay(relay) else { continue };
+                    let stake = Stake { direction: Direction::ToPeer, relayed: Some(payload.len()) };
+                    let first = run.range(at).start;
+                    let range = first + payload.start..first + payload.end;
+                    let message = Message {
+                        payload: Some(Payload { run: index, range }),
+                        dont_fragment,
+                        traffic_class: run.traffic_class,
+                        ..to((descriptor, None), peer)
+                    };
+                    sender.push(message, &[], stake);
+                }
+                Verdict::Reply => {
+                    let stake = Stake { direction: Direction::ToClient, relayed: None };
+                    sender.push(to(listener, from.client), server.reply(), stake);
+                }
+                Verdict::Bind(bind) => return Some((at, bind)),
+                Verdict::Drop(_) | Verdict::ToClient { .. } => {}
             }
-            Verdict::ToPeer { relay, peer, payload, dont_fragment } => {
-                let Some(descriptor) = self.sockets.relay(relay) else { return };
-                let stake = Stake { direction: Direction::ToPeer, relayed: Some(payload.len()) };
-                let payload = Some(Payload { datagram: index, range: payload });
-                let message = Message { payload, dont_fragment, ..to((descriptor, None), peer) };
-                self.sender.push(message, &[], stake);
-            }
-            Verdict::Drop(_) | Verdict::ToClient { .. } | Verdict::Bind(_) => {}
+        }
+        None
+    }
+
+    /// Queues the answer to a request that needed sockets.
+    fn decided(&mut self, verdict: &Verdict, from: &FiveTuple, listener: (RawFd, Option<IpAddr>)) {
+        if let Verdict::Reply = verdict {
+            let stake = Stake { direction: Direction::ToClient, relayed: None };
+            self.sender.push(to(listener, from.client), self.server.reply(), stake);
         }
     }
 
-    fn relay_peer(&mut self, id: RelayId, index: usize, now: Now) {
+    fn relay_peer(&mut self, id: RelayId, serial: u32, index: usize, now: Now) -> usize {
         let Self { receiver, server, sockets, gauges, sender, streams, .. } = self;
-        let Some(socket) = sockets.find_mut(Owner::Relay(id)) else { return };
-        let Some(datagram) = receiver.datagram(index) else {
+        let owner = Owner::Relay(id);
+        let Some(socket) = sockets.find_mut(owner).filter(|socket| socket.serial == serial) else { return 0 };
+        let Some(run) = receiver.run(index) else {
             server.stats().dropped(Direction::ToClient, DropReason::Truncated, 1);
-            return;
+            return 1;
         };
-        gauges.overflow.inc_by(socket.lost(datagram.overflow));
-        let length = datagram.bytes.len();
-        let Verdict::ToClient { client, prefix, padding } = server.on_peer(id, datagram.source, length, now)
-        else {
-            return;
-        };
-        if client.transport.is_stream() {
-            if !streams.relay(&client, prefix.as_slice(), datagram.bytes, padding) {
-                server.stats().unsent(Direction::ToClient, DropReason::SendBuffer, length);
+        socket.count_lost(run.overflow, &gauges.overflow);
+        let mut route = None;
+        for at in 0..run.len() {
+            let range = run.range(at);
+            let length = range.len();
+            let verdict = server.on_peer(id, run.source, length, now);
+            let Verdict::ToClient { client, prefix, padding } = verdict else { continue };
+            if client.transport.is_stream() {
+                if !streams.relay(&client, prefix.as_slice(), run.datagram(at), padding) {
+                    server.stats().unsent(Direction::ToClient, DropReason::SendBuffer, length);
+                }
+                continue;
             }
-            return;
+            // One allocation, one client: the way is the same for the whole run.
+            let listener = match route {
+                Some(listener) => listener,
+                None => match sockets.listener(client.server) {
+                    Some((descriptor, wildcard)) => {
+                        *route.insert((descriptor, wildcard.then(|| client.server.ip())))
+                    }
+                    None => continue,
+                },
+            };
+            let message = Message {
+                payload: Some(Payload { run: index, range }),
+                padding,
+                traffic_class: run.traffic_class,
+                ..to(listener, client.client)
+            };
+            let stake = Stake { direction: Direction::ToClient, relayed: Some(length) };
+            sender.push(message, prefix.as_slice(), stake);
         }
-        let Some((descriptor, wildcard)) = sockets.listener(client.server) else { return };
-        let source = wildcard.then(|| client.server.ip());
-        let payload = Some(Payload { datagram: index, range: 0..length });
-        let message = Message { payload, padding, ..to((descriptor, source), client.client) };
-        sender.push(
-            message,
-            prefix.as_slice(),
-            Stake { direction: Direction::ToClient, relayed: Some(length) },
-        );
+        run.len()
     }
 
     /// Carries out what a verdict asks for until it asks for no more sockets.
     pub(super) fn bound(&mut self, mut verdict: Verdict, now: Now) -> Verdict {
+        if let Verdict::Bind(_) = verdict {
+            // A socket that is to be closed may have the very slot that gets a new one now.
+            self.flush();
+            self.drain_outputs();
+        }
         while let Verdict::Bind(bind) = verdict {
             verdict = self.bind(bind, now);
         }
@@ -292,7 +418,7 @@ impl Worker {
         let mut made = Vec::with_capacity(bind.sockets.len());
         let mut result = Ok(());
         for (id, local) in &bind.sockets {
-            match udp::bind(*local, self.relay_options) {
+            match udp::bind(*local, Role::Relay, self.relay_options) {
                 Ok(socket) => made.push((*id, Socket::new(socket, *local))),
                 Err(error) => {
                     let taken = error.kind() == io::ErrorKind::AddrInUse;
@@ -325,18 +451,17 @@ impl Worker {
         }
         gauges.sent.observe(stakes.len() as f64);
         let stats = server.stats();
-        sender.flush(receiver, |Unsent { index, error }| {
+        sender.flush(receiver, Instant::now(), |Unsent { index, code }| {
             let Some(stake) = stakes.get(index) else { return };
-            let reason = match error.kind() {
-                io::ErrorKind::WouldBlock => DropReason::SendBuffer,
-                _ if error.raw_os_error() == Some(libc::ENOBUFS) => DropReason::SendBuffer,
+            let reason = match code {
+                libc::EAGAIN | libc::ENOBUFS => DropReason::SendBuffer,
                 _ => DropReason::SendError,
             };
             match stake.relayed {
                 Some(bytes) => stats.unsent(stake.direction, reason, bytes),
                 None => stats.dropped(stake.direction, reason, 1),
             }
-            tracing::trace!(%error, reason = reason.label(), "not sent");
+            tracing::trace!(code, reason = reason.label(), "not sent");
         });
         stakes.clear();
     }
@@ -355,9 +480,6 @@ impl Worker {
 }
 
 /// A message without content from a socket to an address.
-pub(super) const fn to(
-    (socket, source): (std::os::fd::RawFd, Option<IpAddr>),
-    destination: SocketAddr,
-) -> Message {
-    Message { socket, destination, source, payload: None, padding: 0, dont_fragment: false }
+pub(super) const fn to((socket, source): (RawFd, Option<IpAddr>), destination: SocketAddr) -> Message {
+    Message { socket, destination, source, payload: None, padding: 0, traffic_class: 0, dont_fragment: false }
 }

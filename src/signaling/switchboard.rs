@@ -165,6 +165,8 @@ impl Switchboard {
             user.sessions.retain(|other| *other != id);
         }
         self.release(&session.identity.user, now);
+        shrink(&mut self.sessions);
+        shrink(&mut self.sids);
         let from = if session.attached { CONNECTED } else { RESUMABLE };
         self.emit(Event::SessionState { from: Some(from), to: None });
         Some(session)
@@ -310,6 +312,7 @@ impl Switchboard {
             Some(at) if at > now.instant => self.timers.arm(&Timer::User(id.clone()), Some(at)),
             _ => {
                 self.users.remove(id);
+                shrink(&mut self.users);
                 self.timers.arm(&Timer::User(id.clone()), None);
             }
         }
@@ -398,6 +401,14 @@ impl Switchboard {
         let mut bytes = [0; 8];
         (self.entropy)(&mut bytes);
         u64::from_le_bytes(bytes).checked_rem(bound).unwrap_or(0)
+    }
+}
+
+/// Gives memory back after a peak, seldom enough to cost nothing.
+fn shrink<K: Eq + std::hash::Hash, V>(table: &mut HashMap<K, V>) {
+    const KEPT: usize = 1024;
+    if table.capacity() > KEPT.max(table.len() * 8) {
+        table.shrink_to(table.len() * 2);
     }
 }
 

@@ -12,6 +12,8 @@ pub mod attribute;
 mod integrity;
 mod message;
 #[cfg(test)]
+mod properties;
+#[cfg(test)]
 mod vectors;
 mod writer;
 

@@ -184,6 +184,8 @@ pub(super) struct PendingAllocation {
     pub(super) relayed: RelayedList,
     /// The odd port of a pair, to be reserved.
     pub(super) reserve: Option<PortLease>,
+    /// Its share of the quotas.
+    pub(super) reserve_quota: Option<QuotaClaim>,
     pub(super) wants: Wants,
     pub(super) quota: QuotaClaim,
     /// How often a port turned out to be taken by another program.

@@ -69,7 +69,7 @@ pub enum ExpiryPolicy {
 /// Quotas of the process and table sizes of an allocation.
 #[derive(Debug, Clone)]
 pub struct Limits {
-    /// Allocations a user (the user part of the name) may hold.
+    /// Allocations a user (the user part of the name) may hold; a reserved port counts as one until it is used.
     pub allocations_per_user: usize,
     /// Allocations a client address (IPv4 address or IPv6 /64) may hold.
     pub allocations_per_ip: usize,

@@ -16,14 +16,16 @@ pub enum EndReason {
     Revoked,
     /// The connection of its client closed.
     Disconnected,
+    /// Its socket broke.
+    SocketFailed,
     /// The server stops.
     Shutdown,
 }
 
 impl EndReason {
     /// Every reason.
-    pub const ALL: [Self; 5] =
-        [Self::Deleted, Self::Expired, Self::Revoked, Self::Disconnected, Self::Shutdown];
+    pub const ALL: [Self; 6] =
+        [Self::Deleted, Self::Expired, Self::Revoked, Self::Disconnected, Self::SocketFailed, Self::Shutdown];
 
     /// Label of the metric.
     pub const fn label(self) -> &'static str {
@@ -32,6 +34,7 @@ impl EndReason {
             Self::Expired => "expired",
             Self::Revoked => "revoked",
             Self::Disconnected => "disconnected",
+            Self::SocketFailed => "socket_failed",
             Self::Shutdown => "shutdown",
         }
     }

@@ -5,7 +5,7 @@
 //! reservations). Must not open a socket, read a clock or draw randomness: time comes in as [`Now`], randomness as
 //! [`Entropy`]. Driven by `net`.
 //!
-//! **The law of a core**: one input ([`Server::on_client`], [`Server::on_peer`], [`Server::on_bound`],
+//! **The law of a core**: one input ([`Server::on_client`], [`Server::on_peer`], [`Server::on_icmp`], [`Server::on_bound`],
 //! [`Server::on_timeout`]), act on its [`Verdict`], drain [`Server::poll_output`] to `None`, sleep until
 //! [`Server::poll_timeout`]. A [`Verdict::Bind`] is answered with [`Server::on_bound`] before the next input.
 
@@ -18,6 +18,7 @@ mod deadlines;
 mod event;
 mod five_tuple;
 mod framing;
+mod icmp;
 mod keys;
 mod long_term;
 mod methods;
@@ -42,6 +43,7 @@ pub use config::{Config, ExpiryPolicy, Limits, PeerRules, PortRange, RelayAddres
 pub use event::{EndReason, Event, Usage};
 pub use five_tuple::{FiveTuple, Transport};
 pub use framing::{Frame, MAX_FRAME, first_frame};
+pub use icmp::IcmpError;
 pub use keys::{Candidate, Grant, Keys, Name};
 pub use long_term::is_hash_of;
 pub use policy::{DenyRule, PeerPolicy, PermittedPeer};

@@ -8,9 +8,18 @@ use ahash::RandomState;
 use parking_lot::Mutex;
 
 use super::PortLease;
+use super::quota::QuotaClaim;
 
 /// How long a token is good (RFC 8656 section 7.2: at least 30 s).
 const LIFETIME: Duration = Duration::from_secs(30);
+
+/// A port that waits for its token. It counts as an allocation of whoever reserved it: reserving is no way around a
+/// quota.
+#[derive(Debug)]
+pub(super) struct Reservation {
+    pub(super) lease: PortLease,
+    pub(super) quota: QuotaClaim,
+}
 
 /// The reservations of the process. Bounded by the ports they hold.
 #[derive(Debug, Default)]
@@ -22,24 +31,24 @@ pub(super) struct Reservations {
 
 #[derive(Debug, Default)]
 struct Held {
-    leases: HashMap<[u8; 8], PortLease, RandomState>,
+    reservations: HashMap<[u8; 8], Reservation, RandomState>,
     /// Every token that was given, oldest first: all are good for the same time.
     queue: VecDeque<([u8; 8], Instant)>,
 }
 
 impl Reservations {
     /// Keeps a port for the token.
-    pub(super) fn keep(&self, token: [u8; 8], lease: PortLease, now: Instant) {
+    pub(super) fn keep(&self, token: [u8; 8], reservation: Reservation, now: Instant) {
         let held = &mut *self.held.lock();
-        held.leases.insert(token, lease);
+        held.reservations.insert(token, reservation);
         held.queue.push_back((token, now + LIFETIME));
         self.waiting.store(held.queue.len(), Ordering::Relaxed);
     }
 
     /// Takes the port of a token, once.
-    pub(super) fn take(&self, token: [u8; 8], now: Instant) -> Option<PortLease> {
+    pub(super) fn take(&self, token: [u8; 8], now: Instant) -> Option<Reservation> {
         self.expire(now);
-        self.held.lock().leases.remove(&token)
+        self.held.lock().reservations.remove(&token)
     }
 
     /// Gives back the ports of expired tokens.
@@ -49,7 +58,7 @@ impl Reservations {
         }
         let held = &mut *self.held.lock();
         while let Some((token, _)) = held.queue.pop_front_if(|(_, until)| *until <= now) {
-            held.leases.remove(&token);
+            held.reservations.remove(&token);
         }
         self.waiting.store(held.queue.len(), Ordering::Relaxed);
     }

@@ -36,6 +36,8 @@ pub struct Server {
     keys: Arc<dyn Keys>,
     pub(super) allocations: Slab<Allocation>,
     pub(super) by_five_tuple: HashMap<FiveTuple, u32, RandomState>,
+    /// Slot of the last 5-tuple looked up: packets come in bursts, and the slot itself says whose it is.
+    recent: u32,
     by_call: HashMap<Arc<str>, Vec<u32>, RandomState>,
     pub(super) deadlines: Deadlines,
     due: Vec<(Tick, u32)>,
@@ -46,7 +48,7 @@ pub struct Server {
     entropy: Entropy,
     /// State of the generator of indications' transaction ids.
     indications: u64,
-    reply: Vec<u8>,
+    pub(super) reply: Vec<u8>,
 }
 
 impl Server {
@@ -69,6 +71,7 @@ impl Server {
             keys,
             allocations: Slab::new(),
             by_five_tuple: HashMap::with_hasher(RandomState::with_seeds(a, b, c, d)),
+            recent: 0,
             by_call: HashMap::with_hasher(RandomState::with_seeds(d, c, b, a)),
             deadlines: Deadlines::new(now.instant),
             due: Vec::new(),
@@ -107,10 +110,7 @@ impl Server {
     /// Handles one datagram of `length` bytes that a peer sent to a relayed address.
     pub fn on_peer(&mut self, relay: RelayId, peer: SocketAddr, length: usize, now: Now) -> Verdict {
         let tick = self.deadlines.tick(now.instant);
-        let peer = match self.shared.ports.external_of(peer.ip()) {
-            Some(external) => SocketAddr::new(external, peer.port()),
-            None => peer,
-        };
+        let peer = self.seen_from_outside(peer);
         let Some(allocation) =
             self.allocations.get_mut(relay.slot as usize).filter(|found| found.expires > tick)
         else {
@@ -160,6 +160,12 @@ impl Server {
     /// A peer behind this host's own one-to-one NAT is reached at its local address.
     pub(super) fn looped(&self, peer: SocketAddr) -> SocketAddr {
         self.shared.ports.local_of(peer.ip()).map_or(peer, |local| SocketAddr::new(local, peer.port()))
+    }
+
+    /// Another relayed address of this host, behind one-to-one NAT, as its clients know it.
+    pub(super) fn seen_from_outside(&self, peer: SocketAddr) -> SocketAddr {
+        let external = self.shared.ports.external_of(peer.ip());
+        external.map_or(peer, |external| SocketAddr::new(external, peer.port()))
     }
 
     fn on_message(&mut self, from: &FiveTuple, bytes: &[u8], now: Now) -> Verdict {
@@ -326,7 +332,11 @@ impl Server {
 
     /// The allocation of a 5-tuple and its slot.
     pub(super) fn live_mut(&mut self, from: &FiveTuple, now: Tick) -> Option<(u32, &mut Allocation)> {
-        let slot = *self.by_five_tuple.get(from)?;
+        let again = |found: &Allocation| found.five_tuple == *from;
+        if !self.allocations.get(self.recent as usize).is_some_and(again) {
+            self.recent = *self.by_five_tuple.get(from)?;
+        }
+        let slot = self.recent;
         let allocation = self.allocations.get_mut(slot as usize)?;
         (allocation.expires > now).then_some((slot, allocation))
     }
@@ -425,6 +435,11 @@ impl Server {
         if let Some(slot) = self.by_five_tuple.get(client).copied() {
             self.end(slot, EndReason::Disconnected, now.instant);
         }
+    }
+
+    /// Ends the allocation whose relay socket cannot be used any more.
+    pub fn relay_failed(&mut self, relay: RelayId, now: Now) {
+        self.end(relay.slot, EndReason::SocketFailed, now.instant);
     }
 
     /// Ends every allocation.

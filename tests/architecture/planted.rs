@@ -177,7 +177,8 @@ fn unsafe_outside_its_two_places_is_found() {
     finds("net/worker.rs", text, 3, "`unsafe`");
     finds("http/mod.rs", "unsafe impl Send for S {}", 2, "`unsafe`");
     finds("net/worker.rs", "#[cfg(test)] mod tests { fn f() { unsafe { read() } } }", 2, "`unsafe`");
-    finds_nothing("net/udp.rs", text);
+    finds_nothing("net/udp/sender.rs", text);
+    finds("net/udp.rs", text, 3, "`unsafe`");
     finds_nothing("offload/bpf.rs", text);
     finds_nothing("net/worker.rs", "/// Nothing unsafe.\nconst A: &str = \"unsafe\";");
 }

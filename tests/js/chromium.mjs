@@ -12,12 +12,18 @@ const QUIET = [
   '--disable-sync',
   '--no-first-run',
   '--autoplay-policy=no-user-gesture-required',
+  // The relay's certificate in the tests is signed by nobody.
+  '--ignore-certificate-errors',
 ];
 
 /** A browser that starts on a busy machine needs its time. */
 const START_TIMEOUT_MS = 80_000;
 
-const FAKE_MEDIA = ['--use-fake-device-for-media-stream=fps=15', '--use-fake-ui-for-media-stream'];
+const FAKE_MEDIA = [
+  '--use-fake-device-for-media-stream=fps=15',
+  '--use-fake-ui-for-media-stream',
+  '--auto-select-desktop-capture-source=Entire screen',
+];
 
 /**
  * Opens a browser.
@@ -41,4 +47,26 @@ export function open({ origin, profile = '', fakeMedia = true, context = {} }) {
     ],
     ...context,
   });
+}
+
+/**
+ * Opens a browser with one page, whose few methods another browser could have as well.
+ *
+ * @param {{origin: string, profile: string, init: () => void, log: (text: string) => void}} options `init` runs before any
+ *   script of a page
+ */
+export async function openPage({ origin, profile, init, log }) {
+  const context = await open({ origin, profile });
+  const page = context.pages()[0] ?? (await context.newPage());
+  page.on('console', (message) => log(`console ${message.type()}: ${message.text()}`));
+  page.on('pageerror', (error) => log(`page error: ${error.stack}`));
+  await page.addInitScript(init);
+  return {
+    goto: (url) => page.goto(url),
+    evaluate: (code, argument) => page.evaluate(code, argument),
+    click: (selector, timeout) => page.click(selector, { timeout }),
+    waitFor: (code, timeout) => page.waitForFunction(code, undefined, { timeout }),
+    screenshot: (path) => page.screenshot({ path }),
+    close: () => context.close(),
+  };
 }

@@ -2,8 +2,9 @@
 //
 //   node demo-shot.mjs [URL]
 //
-// Opens the demo page twice, makes a call, and writes ringing.png, wide.png and narrow.png into demo-shots/. Without a
-// URL it starts the program that `cargo build` made, on ports of its own, and stops it afterwards.
+// Opens the demo page, makes a call, and writes what it looks like into demo-shots/: lobby, ringing, wide, narrow, four
+// (people), history and history-narrow. Without a URL it starts the program that `cargo build` made, on ports of its own,
+// stops it afterwards, and has one picture more: away, taken while the server is gone.
 
 import { spawn } from 'node:child_process';
 import { mkdir, mkdtemp, rm, writeFile } from 'node:fs/promises';
@@ -58,7 +59,7 @@ async function startServer() {
     server.on('error', (error) => log.push(`${error.message}: run cargo build`));
     ended.then(() => found(undefined));
   });
-  if (address) return { url: `http://${address}/`, stop };
+  if (address) return { url: `http://${address}/`, stop, kill: () => server.kill('SIGKILL') };
   await stop();
   throw new Error(`the server does not start:\n${log.join('\n')}`);
 }
@@ -80,24 +81,66 @@ async function shoot(page, name) {
   console.log(path);
 }
 
-async function picture(url, people) {
-  people.push(await enter(url, 'Ana Lima', { viewport: { width: 1280, height: 800 }, colorScheme: 'light' }));
-  const phone = { viewport: { width: 390, height: 844 }, deviceScaleFactor: 2, colorScheme: 'dark' };
-  people.push(await enter(url, 'Bruno', phone));
-  const [{ page: wide }, { page: narrow }] = people;
+async function connected(page, peers) {
+  await state(page, 'connected');
+  const decodes = (count) => document.body.dataset.peers === count && Number(document.body.dataset.slowest) > 30;
+  await page.waitForFunction(decodes, String(peers), { timeout: TIMEOUT_MS });
+}
+
+const WIDE = { viewport: { width: 1280, height: 800 } };
+const PHONE = { viewport: { width: 390, height: 844 }, deviceScaleFactor: 2 };
+
+async function picture({ url, kill }, people) {
+  const come = async (name, context) => {
+    people.push(await enter(url, name, context));
+    return people.at(-1).page;
+  };
+  const wide = await come('Ana Lima', { ...WIDE, colorScheme: 'light' });
+  const narrow = await come('Bruno', { ...PHONE, colorScheme: 'dark' });
   await wide.click('#call');
   await state(narrow, 'ringing');
   await shoot(narrow, 'ringing');
   await narrow.click('#accept');
-  for (const page of [wide, narrow]) {
-    await state(page, 'connected');
-    const decodes = () => Number(document.body.dataset.framesDecoded) > 30 && document.body.dataset.path;
-    await page.waitForFunction(decodes, undefined, { timeout: TIMEOUT_MS });
-  }
+  await Promise.all([wide, narrow].map((page) => connected(page, 1)));
   await shoot(wide, 'wide');
   await shoot(narrow, 'narrow');
+  for (const name of ['Carla Souza', 'Davi']) {
+    const page = await come(name, { ...WIDE, colorScheme: 'dark' });
+    await page.click('#call');
+  }
+  const pages = people.map(({ page }) => page);
+  await Promise.all(pages.map((page) => connected(page, 3)));
+  await shoot(wide, 'four');
+  await shoot(narrow, 'four-narrow');
+  for (const page of pages.slice(1)) {
+    await page.click('#hangup');
+    await state(page, 'idle');
+  }
   await wide.click('#hangup');
-  await state(narrow, 'idle');
+  for (const page of [narrow, wide]) {
+    await page.waitForFunction(() => Number(document.body.dataset.history) > 0, undefined, { timeout: TIMEOUT_MS });
+  }
+  await wide.click('#notice-close');
+  await shoot(wide, 'history');
+  await shoot(narrow, 'history-narrow');
+  if (kill) await pictureOfAbsence(pages, kill);
+  await narrow.click('#leave');
+  await shoot(narrow, 'lobby');
+}
+
+/** The call of two whose server is gone. */
+async function pictureOfAbsence([wide, narrow], kill) {
+  await wide.click('#call');
+  await state(narrow, 'ringing');
+  await narrow.click('#accept');
+  await Promise.all([wide, narrow].map((page) => connected(page, 1)));
+  kill();
+  for (const [page, name] of [[wide, 'away'], [narrow, 'away-narrow']]) {
+    await page.waitForSelector('body[data-server="reconnecting"]', { timeout: TIMEOUT_MS });
+    await shoot(page, name);
+    await page.click('#hangup');
+    await state(page, 'idle');
+  }
 }
 
 await mkdir(FOLDER, { recursive: true });
@@ -105,7 +148,7 @@ const [given] = process.argv.slice(2);
 const server = given ? { url: given, stop: () => {} } : await startServer();
 const people = [];
 try {
-  await picture(server.url, people);
+  await picture(server, people);
 } finally {
   await Promise.all(people.map(({ browser }) => browser.close()));
   await server.stop();

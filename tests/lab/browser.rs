@@ -1,9 +1,10 @@
-//! A headless Chromium on a host of the lab, driven line by line through `tests/js/browser-call.mjs`.
+//! A headless Chromium or Firefox on a host of the lab, driven line by line through `tests/js/browser-call.mjs`.
 
 use std::fs::File;
 use std::io::{BufRead, BufReader, Write};
 use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdin, Stdio};
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
 use std::time::{Duration, Instant};
 
@@ -13,6 +14,8 @@ use super::{Host, Lab};
 
 /// How long one command may take: a browser that starts on a busy machine needs its time.
 const PATIENCE: Duration = Duration::from_secs(90);
+
+static NEXT: AtomicU32 = AtomicU32::new(0);
 
 /// The driver and its browser; both end with it.
 pub(crate) struct Browser {
@@ -27,11 +30,12 @@ impl Browser {
     pub(crate) fn start(lab: &Lab, host: Host, scratch: &Path) -> Self {
         let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/js/browser-call.mjs");
         assert!(script.with_file_name("node_modules").exists(), "run `npm ci` in tests/js first");
-        let log = scratch.join(format!("browser-{host:?}.log"));
+        let number = NEXT.fetch_add(1, Ordering::Relaxed);
+        let log = scratch.join(format!("browser-{number}.log"));
         let mut driver = lab
             .command(host, "node")
             .arg(script)
-            .arg(scratch.join(format!("profile-{host:?}")))
+            .arg(scratch.join(format!("profile-{number}")))
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .stderr(File::create(&log).unwrap())
@@ -85,6 +89,28 @@ impl Browser {
             assert!(Instant::now() < deadline, "waited {PATIENCE:?} in vain: {what}; last seen: {state}");
             std::thread::sleep(Duration::from_millis(100));
         }
+    }
+
+    /// Calls, and the other one accepts.
+    #[track_caller]
+    pub(crate) fn rings(&mut self, other: &mut Self) {
+        self.ask("call");
+        other.wait_for("the call rings", |state| state["state"] == "ringing");
+        other.ask("accept");
+    }
+
+    /// Video frames decoded so far, of everyone together.
+    #[track_caller]
+    pub(crate) fn frames(&mut self) -> u64 {
+        self.ask("state")["framesDecoded"].as_u64().unwrap_or(0)
+    }
+
+    /// Waits until that many video frames were decoded.
+    #[track_caller]
+    pub(crate) fn wait_for_frames(&mut self, count: u64) {
+        self.wait_for(&format!("{count} frames decoded"), |state| {
+            state["framesDecoded"].as_u64() >= Some(count)
+        });
     }
 
     /// Fetches a URL from this host; the body of a 200, `None` for anything else.

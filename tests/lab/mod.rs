@@ -11,12 +11,14 @@
 #![allow(dead_code, reason = "each test takes its part")]
 
 pub(crate) mod browser;
+pub(crate) mod server;
 
 use std::ffi::OsStr;
 use std::io::Write;
 use std::path::Path;
 use std::process::{Command, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
 const PREFIX: &str = "passerelle-lab";
 static NEXT: AtomicU32 = AtomicU32::new(0);
@@ -33,14 +35,23 @@ pub(crate) enum Nat {
     PortPreserving,
     /// A mapping per destination on a random port (symmetric): nothing but a relay gets through two of these.
     Symmetric,
+    /// Port preserving, but no UDP crosses it: what many a company has.
+    WithoutUdp,
+    /// The same, and of TCP nothing to the port of TURN: what looks like HTTPS gets through.
+    WebOnly,
 }
 
 impl Nat {
     fn ruleset(self) -> Option<String> {
         let masquerade = match self {
             Self::None => return None,
-            Self::PortPreserving => "masquerade",
+            Self::PortPreserving | Self::WithoutUdp | Self::WebOnly => "masquerade",
             Self::Symmetric => "masquerade random,fully-random",
+        };
+        let blocked = match self {
+            Self::WithoutUdp => "meta l4proto udp drop\n",
+            Self::WebOnly => "meta l4proto udp drop\n tcp dport 3478 drop\n",
+            _ => "",
         };
         // Without the drop, a packet that comes too early would occupy the very mapping that the client is about to
         // make, and no hole could be punched.
@@ -48,7 +59,7 @@ impl Nat {
             "table ip translation {{\n\
              chain leaving {{\n type nat hook postrouting priority srcnat\n oifname \"wan\" {masquerade}\n }}\n\
              chain arriving {{\n type filter hook input priority filter\n iifname \"wan\" ct state new drop\n }}\n\
-             chain crossing {{\n type filter hook forward priority filter\n iifname \"wan\" ct state new drop\n }}\n\
+             chain crossing {{\n type filter hook forward priority filter\n {blocked} iifname \"wan\" ct state new drop\n }}\n\
              }}\n"
         ))
     }
@@ -57,7 +68,7 @@ impl Nat {
     fn inside(self, side: u8) -> String {
         match self {
             Self::None => format!("25.1.{side}"),
-            Self::PortPreserving | Self::Symmetric => format!("10.77.{side}"),
+            _ => format!("10.77.{side}"),
         }
     }
 }
@@ -139,6 +150,24 @@ impl Lab {
         }
     }
 
+    /// Gives a client another address in its network, as when a laptop moves from one access point to the next. What was
+    /// bound to the old one is cut off without a word.
+    pub(crate) fn renumber(&self, nat: Nat, host: Host, last: u8) {
+        let (client, side) = match host {
+            Host::A => (self.namespace("a"), 1),
+            Host::B => (self.namespace("b"), 2),
+            Host::Server => panic!("the server stays where it is"),
+        };
+        let inside = nat.inside(side);
+        for command in [
+            "address flush dev eth0".to_owned(),
+            format!("address add {inside}.{last}/24 dev eth0"),
+            format!("route replace default via {inside}.1"),
+        ] {
+            run(&format!("ip -n {client} {command}"), "");
+        }
+    }
+
     /// A command that will run on a host of this network.
     pub(crate) fn command(&self, host: Host, program: impl AsRef<OsStr>) -> Command {
         let namespace = match host {
@@ -167,6 +196,12 @@ impl Drop for Lab {
             remove(namespace);
         }
     }
+}
+
+/// A few browsers are enough for one machine.
+pub(crate) fn one_at_a_time() -> MutexGuard<'static, ()> {
+    static TURN: Mutex<()> = Mutex::new(());
+    TURN.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// Removes what killed runs left behind.

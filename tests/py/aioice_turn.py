@@ -1,6 +1,8 @@
 """aioice against a TURN server: a Binding, then two relay-only ICE agents that exchange data.
 
-usage: aioice_turn.py HOST PORT USERNAME PASSWORD
+usage: aioice_turn.py HOST PORT USERNAME PASSWORD udp|tcp|tls
+
+Over TCP and TLS there is no Binding. TLS trusts SSL_CERT_FILE.
 
 Prints one line for each thing that worked; any failure is a traceback and exit code 1.
 """
@@ -28,7 +30,17 @@ def binding(host: str, port: int) -> None:
     print("binding: ok")
 
 
-async def connected_pair(server: tuple[str, int], username: str, password: str) -> tuple[Connection, Connection]:
+# How the agents reach the server: arguments of theirs.
+TRANSPORTS = {
+    "udp": {"turn_transport": "udp"},
+    "tcp": {"turn_transport": "tcp"},
+    "tls": {"turn_transport": "tcp", "turn_ssl": True},
+}
+
+
+async def connected_pair(
+    server: tuple[str, int], username: str, password: str, transport: str
+) -> tuple[Connection, Connection]:
     """Two agents that know only their relayed candidates."""
     one, two = (
         Connection(
@@ -37,6 +49,7 @@ async def connected_pair(server: tuple[str, int], username: str, password: str) 
             turn_username=username,
             turn_password=password,
             transport_policy=TransportPolicy.RELAY,
+            **TRANSPORTS[transport],
         )
         for controlling in (True, False)
     )
@@ -53,8 +66,8 @@ async def connected_pair(server: tuple[str, int], username: str, password: str) 
     return one, two
 
 
-async def relayed(server: tuple[str, int], username: str, password: str) -> None:
-    one, two = await connected_pair(server, username, password)
+async def relayed(server: tuple[str, int], username: str, password: str, transport: str) -> None:
+    one, two = await connected_pair(server, username, password, transport)
     for sender, receiver in ((one, two), (two, one)):
         for size in (1, 3, 160, 1200):
             data = bytes(index % 251 for index in range(size))
@@ -64,7 +77,7 @@ async def relayed(server: tuple[str, int], username: str, password: str) -> None
     print("relayed: ok")
 
 
-async def refused(server: tuple[str, int], username: str) -> None:
+async def refused(server: tuple[str, int], username: str, transport: str) -> None:
     """A wrong password ends in an error, not in an endless loop."""
     agent = Connection(
         ice_controlling=True,
@@ -72,6 +85,7 @@ async def refused(server: tuple[str, int], username: str) -> None:
         turn_username=username,
         turn_password="wrong",
         transport_policy=TransportPolicy.RELAY,
+        **TRANSPORTS[transport],
     )
     try:
         await agent.gather_candidates()
@@ -85,11 +99,12 @@ async def refused(server: tuple[str, int], username: str) -> None:
 
 
 async def main() -> None:
-    host, port, username, password = sys.argv[1:]
+    host, port, username, password, transport = sys.argv[1:]
     server = (host, int(port))
-    binding(*server)
-    await asyncio.wait_for(relayed(server, username, password), TIMEOUT)
-    await asyncio.wait_for(refused(server, username), TIMEOUT)
+    if transport == "udp":
+        binding(*server)
+    await asyncio.wait_for(relayed(server, username, password, transport), TIMEOUT)
+    await asyncio.wait_for(refused(server, username, transport), TIMEOUT)
 
 
 asyncio.run(main())

@@ -53,6 +53,8 @@ pub(crate) struct Device {
     acks: bool,
     inbox: VecDeque<Heard>,
     last_id: u64,
+    /// Numbers of the events it has heard.
+    pub(crate) seqs: Vec<u64>,
 }
 
 enum Link {
@@ -96,7 +98,8 @@ impl Device {
     /// Dials, whatever comes of it. `hello` holds token and name.
     #[track_caller]
     pub(crate) fn dial(server: &Server, framing: Framing, hello: &Value, origin: Option<&str>) -> Self {
-        let mut device = Self { link: Link::Gone, acks: true, inbox: VecDeque::new(), last_id: 0 };
+        let mut device =
+            Self { link: Link::Gone, acks: true, inbox: VecDeque::new(), last_id: 0, seqs: Vec::new() };
         match framing {
             Framing::SocketIo(transports) => {
                 let mut options = json!({ "transports": transports, "auth": hello });
@@ -260,6 +263,9 @@ impl Device {
             let Some(heard) = self.receive() else {
                 panic!("waited {PATIENCE:?} for {what} and heard {:#?}", self.inbox)
             };
+            if let Heard::Event(_, payload) = &heard {
+                self.seqs.extend(payload["seq"].as_u64());
+            }
             self.inbox.push_back(heard);
         }
     }
@@ -354,6 +360,8 @@ fn from_socket(socket: &mut WebSocket<TcpStream>) -> Option<Heard> {
             }
             Ok(_) => {}
             Err(Error::ConnectionClosed | Error::AlreadyClosed) => return None,
+            // Nothing came in time.
+            Err(Error::Io(error)) if error.kind() == std::io::ErrorKind::WouldBlock => return None,
             Err(error) => panic!("the WebSocket broke: {error}"),
         }
     }

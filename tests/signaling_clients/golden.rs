@@ -7,8 +7,10 @@ use crate::device::{Device, Framing, POLLING_ONLY, UPGRADE, WEBSOCKET_ONLY};
 use crate::records::{Database, ended, rest};
 use crate::support::Server;
 
-const OFFER: &str = "v=0\r\no=- 1 1 IN IP4 127.0.0.1\r\ns=-\r\nt=0 0\r\nm=audio 9 UDP/TLS/RTP/SAVPF 111\r\n";
-const ANSWER: &str = "v=0\r\no=- 2 1 IN IP4 127.0.0.1\r\ns=-\r\nt=0 0\r\nm=audio 9 UDP/TLS/RTP/SAVPF 111\r\n";
+pub(crate) const OFFER: &str =
+    "v=0\r\no=- 1 1 IN IP4 127.0.0.1\r\ns=-\r\nt=0 0\r\nm=audio 9 UDP/TLS/RTP/SAVPF 111\r\n";
+pub(crate) const ANSWER: &str =
+    "v=0\r\no=- 2 1 IN IP4 127.0.0.1\r\ns=-\r\nt=0 0\r\nm=audio 9 UDP/TLS/RTP/SAVPF 111\r\n";
 
 /// A way to connect, and whether acks are asked for.
 type Way = (Framing, bool);
@@ -247,15 +249,17 @@ impl Scene {
 #[test]
 fn two_people_without_an_account_call_each_other_over_both_framings() {
     let server = Server::start("[auth]\nanonymous = \"loopback\"\n");
-    for (caller, callee) in [(UPGRADE, Framing::WebSocket), (Framing::WebSocket, POLLING_ONLY)] {
+    for (room, caller, callee) in
+        [("blue", UPGRADE, Framing::WebSocket), ("green", Framing::WebSocket, POLLING_ONLY)]
+    {
         let ((mut ana, ana_id), (mut bruno, bruno_id)) =
             (Device::anonymous(&server, caller, true), Device::anonymous(&server, callee, false));
         assert!(ana_id.starts_with("anon:") && bruno_id.starts_with("anon:"));
         for device in [&mut ana, &mut bruno] {
-            device.acked("room:join", &json!({ "roomId": "blue" })).unwrap();
+            device.acked("room:join", &json!({ "roomId": room })).unwrap();
         }
         // Without `to`, everyone else in the room rings.
-        let call = ana.ask("call:initiate", &json!({ "roomId": "blue", "type": "audio" })).unwrap();
+        let call = ana.ask("call:initiate", &json!({ "roomId": room, "type": "audio" })).unwrap();
         assert_eq!(call["ringing"], json!([bruno_id]));
         assert_eq!(bruno.next("call:initiated")["initiator"]["displayName"], "Somebody");
         bruno.ask("call:join", &json!({ "callId": call["callId"] }));
@@ -267,13 +271,13 @@ fn two_people_without_an_account_call_each_other_over_both_framings() {
     }
 }
 
-fn candidate(call: &str, number: u16) -> Value {
+pub(crate) fn candidate(call: &str, number: u16) -> Value {
     let line = format!("candidate:1 1 udp 2130706431 192.0.2.1 {number} typ host");
     json!({ "callId": call, "type": "ice-candidate", "signal": { "candidate": line, "sdpMid": "0", "sdpMLineIndex": 0 } })
 }
 
 #[track_caller]
-fn assert_candidate(event: &Value, from: &str, number: u16) {
+pub(crate) fn assert_candidate(event: &Value, from: &str, number: u16) {
     assert_eq!(
         (&event["from"], &event["signal"]["type"]),
         (&json!(from), &json!("ice-candidate")),

@@ -36,7 +36,8 @@ impl World {
             86..=87 => self.nap()?,
             88..=89 => self.noise(),
             90..=91 => self.move_a_device(),
-            92 => self.late_datagram()?,
+            92 if self.chance.percent(50) => self.late_datagram()?,
+            92 => self.icmp_error()?,
             93 => self.burst_of_media()?,
             94 => self.jump_of_the_wall_clock(),
             95 => self.revoke()?,
@@ -44,7 +45,8 @@ impl World {
                 let tightened = self.chance.percent(50);
                 self.reconfigure(tightened)?;
             }
-            98 => self.disconnect()?,
+            98 if self.chance.percent(60) => self.disconnect()?,
+            98 => self.broken_socket()?,
             _ => self.drain_or_stop()?,
         }
         let pause = self.chance.below(800) as u64;
@@ -54,7 +56,7 @@ impl World {
     fn send(&mut self, device: usize, datagram: Datagram) {
         let datagram = Rc::new(datagram);
         self.devices[device].last = Some(Rc::clone(&datagram));
-        let packet = Packet::ToServer { from: self.devices[device].five_tuple, datagram };
+        let packet = Packet::FromClient { from: self.devices[device].five_tuple, datagram };
         self.network.send(packet, self.clock.millis, &mut self.chance);
     }
 
@@ -213,7 +215,11 @@ impl World {
         if !paths.is_empty() && self.chance.percent(60) {
             let (id, channel, peer) = self.chance.pick(&paths);
             let datagram = Rc::new(data(channel, peer, length));
-            self.network.send(Packet::ToServer { from: id.1, datagram }, self.clock.millis, &mut self.chance);
+            self.network.send(
+                Packet::FromClient { from: id.1, datagram },
+                self.clock.millis,
+                &mut self.chance,
+            );
             return;
         }
         let datagram = if self.chance.percent(50) {
@@ -241,7 +247,7 @@ impl World {
         }
         let Some(local) = self.relayed() else { return Ok(()) };
         let source = self.peer();
-        self.network.send(Packet::ToRelayed { local, source, length }, self.clock.millis, &mut self.chance);
+        self.network.send(Packet::FromPeer { local, source, length }, self.clock.millis, &mut self.chance);
         Ok(())
     }
 
@@ -276,7 +282,7 @@ impl World {
     fn retransmit(&mut self) {
         let device = self.chance.below(self.devices.len());
         if let Some(datagram) = self.devices[device].last.clone() {
-            let packet = Packet::ToServer { from: self.devices[device].five_tuple, datagram };
+            let packet = Packet::FromClient { from: self.devices[device].five_tuple, datagram };
             self.network.send(packet, self.clock.millis, &mut self.chance);
         }
     }
@@ -319,6 +325,24 @@ impl World {
             return Ok(());
         }
         self.on_peer(worker, relay, None, address(PEERS[0]), 100)
+    }
+
+    /// A router tells that what an allocation sent did not arrive.
+    fn icmp_error(&mut self) -> Result<(), Wrong> {
+        let Some(local) = self.relayed() else { return Ok(()) };
+        let peer = self.peer();
+        self.on_icmp(local, peer)
+    }
+
+    fn broken_socket(&mut self) -> Result<(), Wrong> {
+        let Some(local) = self.relayed() else { return Ok(()) };
+        let Some((worker, relay)) = self.sockets.get(&local).copied() else { return Ok(()) };
+        self.note(format!("the socket at {local} broke"));
+        if let Some(id) = self.owner(local) {
+            self.model.end(id, EndReason::SocketFailed);
+        }
+        self.workers[worker].server.relay_failed(relay, self.clock.now());
+        self.settle(worker)
     }
 
     fn revoke(&mut self) -> Result<(), Wrong> {

@@ -140,6 +140,17 @@ pub fn frame(
     }
 }
 
+/// A Data indication about an error.
+pub fn icmp(bytes: &[u8], peer: SocketAddr) -> Result<(), Wrong> {
+    let message = Message::parse(bytes).map_err(|error| format!("no Data indication: {error}"))?;
+    let about = message.xor_address(attribute::XOR_PEER_ADDRESS).flatten();
+    let error = message.first(attribute::ICMP);
+    let right = message.class() == Class::Indication && message.first(attribute::DATA).is_none();
+    ensure(right && about == Some(peer) && error == Some(&[0, 0, 6, 4, 0, 0, 5, 0]), || {
+        format!("{error:?} of {about:?}")
+    })
+}
+
 /// Every counter and gauge of a worker; `held` is what permissions and channels must read, if that is certain.
 pub fn counters(model: &Model, worker: usize, stats: &Stats, held: Option<(u64, u64)>) -> Result<(), Wrong> {
     let mut wrong = None;

@@ -1,6 +1,8 @@
 //! A seeded simulation of the pure relay: clients, peers, several workers, a bad network and two clocks on one side, a
 //! plain reference model on the other. After every input both have to agree on everything that can be seen.
 
+#![allow(unreachable_pub, reason = "compiled into tests and fuzzers alike")]
+
 mod actions;
 mod cast;
 mod chance;
@@ -15,13 +17,13 @@ use std::collections::BTreeSet;
 
 use passerelle::turn::{DropReason, EndReason};
 
-pub use chance::Chance;
+pub(crate) use chance::Chance;
 use model::Rules;
 use world::World;
 
 /// Something made wrong on purpose, to see that it is found.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Flaw {
+pub(crate) enum Flaw {
     None,
     /// A permission lasts a second longer than the server keeps it.
     ALongerPermission,
@@ -50,7 +52,7 @@ impl Flaw {
 
 /// What a simulation has seen.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Summary {
+pub(crate) struct Summary {
     pub inputs: u64,
     pub relayed: u64,
     /// Data from one relayed address to another of this server.
@@ -90,7 +92,7 @@ impl Summary {
 ///
 /// # Errors
 /// What the server and the model did not agree on, with the inputs that led there.
-pub fn run(chance: Chance, steps: usize, flaw: Flaw) -> Result<Summary, String> {
+pub(crate) fn run(chance: Chance, steps: usize, flaw: Flaw) -> Result<Summary, String> {
     let mut world = World::new(chance, flaw);
     let mut outcome = Ok(());
     for step in 0..steps {

@@ -12,9 +12,9 @@ use super::wire::{Datagram, Nonce};
 /// Something on its way.
 #[derive(Debug, Clone)]
 pub enum Packet {
-    ToServer { from: FiveTuple, datagram: Rc<Datagram> },
-    ToRelayed { local: SocketAddr, source: SocketAddr, length: usize },
-    ToDevice { device: usize, news: News },
+    FromClient { from: FiveTuple, datagram: Rc<Datagram> },
+    FromPeer { local: SocketAddr, source: SocketAddr, length: usize },
+    Answer { device: usize, news: News },
 }
 
 /// What a client learns from an answer.
@@ -34,7 +34,7 @@ pub struct Network {
 impl Network {
     /// Sends a packet, which arrives once, twice or never.
     pub fn send(&mut self, packet: Packet, millis: u64, chance: &mut Chance) {
-        let reliable = matches!(&packet, Packet::ToServer { from, .. } if from.transport.is_stream());
+        let reliable = matches!(&packet, Packet::FromClient { from, .. } if from.transport.is_stream());
         if reliable {
             self.arrive(packet, millis + 20);
             return;

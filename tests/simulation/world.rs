@@ -7,8 +7,8 @@ use std::rc::Rc;
 use std::sync::Arc;
 
 use passerelle::turn::{
-    Bind, BindFailure, Config, Direction, DropReason, Event, FiveTuple, Limits, Output, PeerRules, PortLease,
-    PortRange, RelayAddress, RelayId, Server, Settings, Shared, Transport, Verdict,
+    Bind, BindFailure, Config, Direction, DropReason, Event, FiveTuple, IcmpError, Limits, Output, PeerRules,
+    PortLease, PortRange, RelayAddress, RelayId, Server, Settings, Shared, Transport, Verdict,
 };
 
 use super::cast::{CREDENTIALS, Directory, LISTENER, REALM, TIGHTENED, address, ip};
@@ -57,7 +57,7 @@ pub struct World {
     pub summary: Summary,
     flaw: Flaw,
     leaked: Vec<PortLease>,
-    trail: VecDeque<String>,
+    trail: VecDeque<(u64, String)>,
 }
 
 impl World {
@@ -103,14 +103,14 @@ impl World {
 
     /// The inputs before a failure, oldest first.
     pub fn trail(&self) -> String {
-        self.trail.iter().map(|line| format!("\n  {line}")).collect()
+        self.trail.iter().map(|(millis, what)| format!("\n  {millis:>9} ms: {what}")).collect()
     }
 
     pub fn note(&mut self, what: String) {
         if self.trail.len() == TRAIL {
             self.trail.pop_front();
         }
-        self.trail.push_back(format!("{:>9} ms: {what}", self.clock.millis));
+        self.trail.push_back((self.clock.millis, what));
     }
 
     /// The worker that a client's datagrams reach.
@@ -160,16 +160,16 @@ impl World {
 
     fn deliver(&mut self, packet: Packet) -> Result<(), Wrong> {
         match packet {
-            Packet::ToServer { from, datagram } => self.on_client(from, &datagram).map(drop),
-            Packet::ToRelayed { local, source, length } => {
+            Packet::FromClient { from, datagram } => self.on_client(from, &datagram).map(drop),
+            Packet::FromPeer { local, source, length } => {
                 let Some((worker, relay)) = self.sockets.get(&local).copied() else { return Ok(()) };
                 self.on_peer(worker, relay, Some(local), source, length)
             }
-            Packet::ToDevice { device, news: News::Nonce(nonce) } => {
+            Packet::Answer { device, news: News::Nonce(nonce) } => {
                 self.devices[device].nonce = Some(nonce);
                 Ok(())
             }
-            Packet::ToDevice { device, news: News::Token(token) } => {
+            Packet::Answer { device, news: News::Token(token) } => {
                 self.devices[device].tokens.push(token);
                 Ok(())
             }
@@ -267,7 +267,7 @@ impl World {
                 })?;
                 ensure(payload.end <= bytes.len(), || format!("{payload:?} of {} bytes", bytes.len()))?;
                 self.summary.relayed += 1;
-                let packet = Packet::ToRelayed { local: *peer, source: *local, length: *length };
+                let packet = Packet::FromPeer { local: *peer, source: *local, length: *length };
                 if self.sockets.contains_key(peer) {
                     self.summary.hairpins += 1;
                     self.network.send(packet, self.clock.millis, &mut self.chance);
@@ -282,7 +282,7 @@ impl World {
     fn tell(&mut self, from: FiveTuple, news: Option<News>) {
         let device = self.devices.iter().position(|device| device.five_tuple == from);
         if let (Some(device), Some(news)) = (device, news) {
-            self.network.send(Packet::ToDevice { device, news }, self.clock.millis, &mut self.chance);
+            self.network.send(Packet::Answer { device, news }, self.clock.millis, &mut self.chance);
         }
     }
 
@@ -301,7 +301,7 @@ impl World {
         let verdict = self.workers[worker].server.on_peer(relay, source, length, self.clock.now());
         match (&verdict, &expected) {
             (Verdict::Drop(reason), Expected::Dropped(wanted)) if reason == wanted => {
-                self.summary.dropped(*reason)
+                self.summary.dropped(*reason);
             }
             (Verdict::ToClient { client, prefix, padding }, Expected::ToClient { channel, peer }) => {
                 ensure(owner == Some((worker, *client)), || format!("{client:?} instead of {owner:?}"))?;
@@ -313,7 +313,24 @@ impl World {
         self.settle(worker)
     }
 
-    fn owner(&self, local: SocketAddr) -> Option<Id> {
+    /// An ICMP error about something an allocation sent to a peer: its client is told, if the peer is permitted.
+    pub fn on_icmp(&mut self, local: SocketAddr, peer: SocketAddr) -> Result<(), Wrong> {
+        let Some((worker, relay)) = self.sockets.get(&local).copied() else { return Ok(()) };
+        let (error, now) = (IcmpError::v4(3, 4, 1280).ok_or("an error that is none")?, self.clock.now());
+        self.note(format!("worker {worker}, {relay:?}: an ICMP error about {peer}"));
+        let (second, seen) = (self.clock.second(), self.model.external(peer));
+        let owner = self.owner(local);
+        let told = owner
+            .filter(|id| self.model.live(*id, second).is_some_and(|found| found.permits(seen.ip(), second)));
+        let client = self.workers[worker].server.on_icmp(relay, peer, error, now);
+        ensure(client == told.map(|(_, from)| from), || format!("tells {client:?} instead of {told:?}"))?;
+        if client.is_some() {
+            check::icmp(self.workers[worker].server.reply(), seen)?;
+        }
+        self.settle(worker)
+    }
+
+    pub fn owner(&self, local: SocketAddr) -> Option<Id> {
         let mut all = self.model.allocations.values();
         all.find(|found| found.relayed.iter().any(|relayed| relayed.local == local)).map(|found| found.id)
     }

@@ -66,10 +66,19 @@ impl std::fmt::Debug for Line {
 }
 
 impl Line {
-    /// A UDP socket on the loopback of the server's family.
+    /// A UDP socket on the loopback of the server's family; elsewhere on the address that leads to the server.
     pub fn udp(server: SocketAddr) -> Self {
-        let local: IpAddr =
-            if server.is_ipv4() { Ipv4Addr::LOCALHOST.into() } else { Ipv6Addr::LOCALHOST.into() };
+        let local: IpAddr = match (server.is_ipv4(), server.ip().is_loopback()) {
+            (true, true) => Ipv4Addr::LOCALHOST.into(),
+            (true, false) => Ipv4Addr::UNSPECIFIED.into(),
+            (false, true) => Ipv6Addr::LOCALHOST.into(),
+            (false, false) => Ipv6Addr::UNSPECIFIED.into(),
+        };
+        Self::udp_from(local, server)
+    }
+
+    /// A UDP socket on an address of this host.
+    pub fn udp_from(local: IpAddr, server: SocketAddr) -> Self {
         let socket = UdpSocket::bind((local, 0)).unwrap();
         socket.connect(server).unwrap();
         Self { local: socket.local_addr().unwrap(), kind: Kind::Udp(socket) }

@@ -9,6 +9,7 @@ pub mod certificate;
 pub mod everywhere;
 pub mod http_get;
 pub mod line;
+pub mod namespace;
 pub mod program;
 pub mod server;
 pub mod stun_client;

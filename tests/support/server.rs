@@ -81,28 +81,34 @@ impl Server {
     /// Tables are merged key by key; any other value replaces the base's.
     #[track_caller]
     pub fn start(config: &str) -> Self {
-        Self::launch(&[config], &[])
+        Self::launch(&[config], &[], &[])
     }
 
     /// [`Server::start`] with several configurations, each over those before it.
     #[track_caller]
     pub fn start_with(configs: &[&str]) -> Self {
-        Self::launch(configs, &[])
+        Self::launch(configs, &[], &[])
     }
 
     /// [`Server::start`] with variables of the environment.
     #[track_caller]
     pub fn start_in(config: &str, environment: &[(&str, &str)]) -> Self {
-        Self::launch(&[config], environment)
+        Self::launch(&[config], &[], environment)
+    }
+
+    /// [`Server::start_with`] under another program, such as `prlimit --nofile=64`.
+    #[track_caller]
+    pub fn start_under(under: &[&str], configs: &[&str]) -> Self {
+        Self::launch(configs, under, &[])
     }
 
     #[track_caller]
-    fn launch(configs: &[&str], environment: &[(&str, &str)]) -> Self {
+    fn launch(configs: &[&str], under: &[&str], environment: &[(&str, &str)]) -> Self {
         let folder = TempDir::new().unwrap();
         let config = merged(configs);
         let wanted =
             |name: &str| config["listen"].get(name).and_then(toml::Value::as_array).map_or(0, Vec::len);
-        let (mut child, log, readers) = spawn(&folder, &config, environment);
+        let (mut child, log, readers) = spawn(&folder, &config, under, environment);
         let mut ready_since: Option<Instant> = None;
         let addresses = eventually("every listener logs its address", || {
             if let Some(status) = child.try_wait().unwrap() {
@@ -150,7 +156,7 @@ impl Server {
     #[track_caller]
     pub fn refused(config: &str) -> String {
         let folder = TempDir::new().unwrap();
-        let (mut child, log, readers) = spawn(&folder, &merged(&[config]), &[]);
+        let (mut child, log, readers) = spawn(&folder, &merged(&[config]), &[], &[]);
         let status = wait(&mut child, "the server refuses its configuration");
         readers.into_iter().for_each(|reader| reader.join().unwrap());
         assert!(!status.success(), "the server accepted {config}:\n{}", log.text());
@@ -289,6 +295,9 @@ fn is_ready(http: SocketAddr) -> bool {
 
 fn merged(configs: &[&str]) -> toml::Table {
     let mut base: toml::Table = BASE.parse().unwrap();
+    if std::env::var_os("TEST_WITHOUT_SEGMENTATION").is_some() {
+        merge(&mut base, "relay.segmentation = false".parse().unwrap());
+    }
     for config in configs {
         merge(&mut base, config.parse().unwrap());
     }
@@ -319,10 +328,14 @@ fn write(folder: &TempDir, config: &toml::Table) -> std::path::PathBuf {
 fn spawn(
     folder: &TempDir,
     config: &toml::Table,
+    under: &[&str],
     environment: &[(&str, &str)],
 ) -> (Child, Log, Vec<JoinHandle<()>>) {
     let file = write(folder, config);
-    let mut command = Command::new(env!("CARGO_BIN_EXE_passerelle"));
+    let program = env!("CARGO_BIN_EXE_passerelle");
+    let mut words = under.iter().copied().chain([program]);
+    let mut command = Command::new(words.next().unwrap_or(program));
+    command.args(words);
     for (name, _) in std::env::vars().filter(|(name, _)| name.starts_with("PASSERELLE__")) {
         command.env_remove(name);
     }

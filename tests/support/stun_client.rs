@@ -383,7 +383,7 @@ impl Client {
         let length = usize::from(u16::from_be_bytes([bytes[2], bytes[3]]));
         let (data, padding) = bytes[4..].split_at(length);
         assert!(padding.len() < 4 && padding.iter().all(|byte| *byte == 0), "padded with {padding:02x?}");
-        assert!(!self.line.is_stream() || bytes.len() % 4 == 0, "{} bytes in a stream", bytes.len());
+        assert!(!self.line.is_stream() || bytes.len().is_multiple_of(4), "{} bytes in a stream", bytes.len());
         (number, data.to_vec())
     }
 
@@ -394,6 +394,17 @@ impl Client {
         assert_eq!(indication.0.typ, MessageType::new(METHOD_DATA, CLASS_INDICATION));
         let peer = indication.address(ATTR_XOR_PEER_ADDRESS).expect("XOR-PEER-ADDRESS");
         (peer, indication.value(ATTR_DATA).expect("DATA"))
+    }
+
+    /// The peer and the ICMP attribute of a Data indication.
+    #[track_caller]
+    pub fn receive_icmp(&self) -> (SocketAddr, Vec<u8>) {
+        const ICMP: AttrType = AttrType(0x8004);
+        let indication = decode(self.receive());
+        assert_eq!(indication.0.typ, MessageType::new(METHOD_DATA, CLASS_INDICATION));
+        assert_eq!(indication.value(ATTR_DATA), None, "ICMP and DATA exclude each other");
+        let peer = indication.address(ATTR_XOR_PEER_ADDRESS).expect("XOR-PEER-ADDRESS");
+        (peer, indication.value(ICMP).expect("ICMP"))
     }
 }
 

@@ -3,6 +3,7 @@
 use serde_json::{Value, json};
 
 use super::{Caller, Hub};
+use crate::signaling::participant::Participant;
 use crate::signaling::quality::Stats;
 use crate::signaling::session::Presence;
 use crate::signaling::snapshot::time;
@@ -22,7 +23,7 @@ impl Hub {
         self.charge_message(caller.session, now)?;
         let from = &identity.user;
         let call = self.joined_here(caller.session, from, id)?;
-        let there = |user: &UserId| call.of(user).is_some_and(|who| who.is_present()) && user != from;
+        let there = |user: &UserId| call.of(user).is_some_and(Participant::is_present) && user != from;
         if to.is_some_and(|to| !there(to)) {
             return Err(Reject::TargetNotFound);
         }

@@ -334,7 +334,7 @@ fn a_restart_never_trips_over_what_the_store_holds() {
     let mut stage = Stage::new();
     assert_eq!(stage.restore(vec![strange.clone(), strange]), 1);
     stage.pass(100_000.0);
-    assert_eq!((stage.hub.running(), &*call != ""), (0, true));
+    assert_eq!((stage.hub.running(), !call.is_empty()), (0, true));
     for text in ["completed", "grace", "relay", "maxDuration"] {
         assert_eq!(word(text), Some(text));
     }

@@ -59,6 +59,29 @@ fn ranks_count_on_both_sides() {
 }
 
 #[test]
+fn what_is_missing_or_wrong_is_named() {
+    let mut stage = Stage::new();
+    let (a, _, call) = stage.active();
+    for (event, payload, named) in [
+        ("call:kick", json!({ "callId": call }), "participantId"),
+        ("call:kick", json!({ "participantId": "b" }), "callId"),
+        ("call:mute", json!({ "callId": call, "participantId": "b", "mediaType": "smell" }), "mediaType"),
+        ("call:lock", json!({ "callId": call, "locked": "yes" }), "locked"),
+        ("call:invite", json!({ "callId": call }), "to"),
+        ("call:invite", json!({ "callId": call, "to": [] }), "to"),
+        ("call:quality-report", json!({ "callId": call, "stats": [] }), "stats"),
+        ("call:quality-report", json!({ "callId": call, "stats": { "rtt": -1 } }), "stats"),
+        ("presence:get", json!({ "userIds": [1] }), "userIds"),
+        ("presence:get", json!({}), "userIds"),
+    ] {
+        let refused = stage.ask(a, event, payload).unwrap_err();
+        assert_eq!(refused.code(), "VALIDATION_ERROR");
+        assert!(refused.to_string().starts_with(named), "{event}: {refused}");
+    }
+    assert_eq!(code(stage.ask(a, "session:refresh", json!({ "token": "x" }))), "UNKNOWN_EVENT");
+}
+
+#[test]
 fn a_kick_in_a_call_of_two_ends_it() {
     let mut stage = Stage::new();
     let (a, b, call) = stage.active();

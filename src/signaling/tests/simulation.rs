@@ -17,13 +17,26 @@ enum Step {
     Bye(usize),
     Room { session: usize, room: usize, join: bool },
     Call { session: usize, to: Vec<usize>, room: Option<usize> },
-    Act { session: usize, call: usize, event: &'static str, enabled: bool, ack: bool },
+    Act { session: usize, call: usize, event: &'static str, user: usize, enabled: bool, ack: bool },
     Signal { session: usize, call: usize, to: Option<usize>, kind: &'static str, tag: u8 },
     Pass(f64),
 }
 
-const ACTS: [&str; 7] =
-    ["call:join", "call:join", "call:join", "call:leave", "call:decline", "call:end", "call:toggle-audio"];
+const ACTS: [&str; 13] = [
+    "call:join",
+    "call:join",
+    "call:join",
+    "call:leave",
+    "call:decline",
+    "call:end",
+    "call:toggle-audio",
+    "call:invite",
+    "call:kick",
+    "call:mute",
+    "call:lock",
+    "call:message",
+    "call:quality-report",
+];
 
 fn step() -> impl Strategy<Value = Step> {
     let user = 0..USERS.len();
@@ -36,8 +49,22 @@ fn step() -> impl Strategy<Value = Step> {
             .prop_map(|(session, room, join)| Step::Room { session, room, join }),
         4 => (session.clone(), prop::collection::vec(user.clone(), 0..3), prop::option::of(0..2_usize))
             .prop_map(|(session, to, room)| Step::Call { session, to, room }),
-        9 => (session.clone(), 0..4_usize, prop::sample::select(&ACTS[..]), any::<bool>(), any::<bool>())
-            .prop_map(|(session, call, event, enabled, ack)| Step::Act { session, call, event, enabled, ack }),
+        12 => (
+            session.clone(),
+            0..4_usize,
+            prop::sample::select(&ACTS[..]),
+            user.clone(),
+            any::<bool>(),
+            any::<bool>(),
+        )
+            .prop_map(|(session, call, event, user, enabled, ack)| Step::Act {
+                session,
+                call,
+                event,
+                user,
+                enabled,
+                ack,
+            }),
         6 => (
             session,
             0..4_usize,
@@ -103,8 +130,16 @@ impl Play {
                     self.calls.insert(0, id.to_owned());
                 }
             }
-            Step::Act { session, call, event, enabled, ack } => {
-                let request = json!({ "callId": self.call(call), "enabled": enabled });
+            Step::Act { session, call, event, user, enabled, ack } => {
+                let request = json!({
+                    "callId": self.call(call),
+                    "enabled": enabled,
+                    // Seldom: a locked call is a dull one.
+                    "locked": enabled && user == 0,
+                    "to": USERS[user],
+                    "data": user,
+                    "stats": { "rtt": 500 * user },
+                });
                 self.ask(session, event, request, ack);
             }
             Step::Signal { session, call, to, kind, tag } => {

@@ -235,6 +235,16 @@ impl Stage {
             .unwrap_or_default()
     }
 
+    /// Takes every unread event of a session.
+    pub(super) fn read(&mut self, session: SessionId) -> Vec<(&'static str, Value)> {
+        self.inbox.remove(&session).unwrap_or_default()
+    }
+
+    /// Whether nobody has unread events.
+    pub(super) fn is_quiet(&self) -> bool {
+        self.inbox.values().all(Vec::is_empty)
+    }
+
     /// Forgets every unread event.
     pub(super) fn clear(&mut self) {
         self.inbox.clear();

@@ -11,6 +11,7 @@ use crate::turn::answer::{Allocated, ErrorDetail, Head, Protection, Success};
 use crate::turn::deadlines::Tick;
 use crate::turn::long_term::Authenticated;
 use crate::turn::ports::Parity;
+use crate::turn::reservations::Reservation;
 use crate::turn::server::{Server, Step};
 use crate::turn::{Bind, BindFailure, EndReason, FiveTuple, Now, PortLease, Reject, RelayId, Verdict};
 
@@ -119,21 +120,29 @@ impl Server {
         let asked = Asked::read(message)?;
         let config = Arc::clone(&self.settings.config);
         let lifetime = granted_lifetime(message, &by.grant, &config, now.unix)?;
-        let quota = self.shared.quota.claim(&by.grant.user, from.client.ip(), &config.limits)?;
         let wants = Wants {
             family: asked.families.first,
             additional: asked.families.additional,
             parity: asked.parity,
             reserved: asked.token.is_some(),
         };
-        let leased = match asked.token {
+        let claim = || self.shared.quota.claim(&by.grant.user, from.client.ip(), &config.limits);
+        let (leased, quota, reserve_quota) = match asked.token {
             Some(token) => {
-                let lease = self.shared.reservations.take(token, now.instant).ok_or(Reject::UnknownToken)?;
+                let reserved = self.shared.reservations.take(token, now.instant);
+                let Reservation { lease, quota } = reserved.ok_or(Reject::UnknownToken)?;
+                // The port's place in the quotas becomes the allocation's.
+                drop(quota);
+                let quota = claim()?;
                 let family = Family::of(lease.local().ip());
                 let relayed = std::iter::once(Relayed { family, lease, expires: Tick::default() }).collect();
-                Leased { relayed, reserve: None, family_error: None }
+                (Leased { relayed, reserve: None, family_error: None }, quota, None)
             }
-            None => self.lease(wants)?,
+            None => {
+                let quota = claim()?;
+                let reserve_quota = (wants.parity == Parity::EvenPair).then(claim).transpose()?;
+                (self.lease(wants)?, quota, reserve_quota)
+            }
         };
         Ok(Step::Bind(self.bind(PendingAllocation {
             five_tuple: *from,
@@ -148,6 +157,7 @@ impl Server {
             },
             relayed: leased.relayed,
             reserve: leased.reserve,
+            reserve_quota,
             wants,
             quota,
             attempts: 0,
@@ -210,9 +220,9 @@ impl Server {
             let detail = ErrorDetail { protection: Some(by()), ..ErrorDetail::default() };
             return self.refuse_with(&from, head, Reject::NoPort, detail, now);
         }
-        if let Some(lease) = pending.reserve.take() {
+        if let Some((lease, quota)) = pending.reserve.take().zip(pending.reserve_quota.take()) {
             let token = self.random().to_be_bytes();
-            self.shared.reservations.keep(token, lease, now.instant);
+            self.shared.reservations.keep(token, Reservation { lease, quota }, now.instant);
             pending.made_by.token = Some(token);
         }
         let expires = self.deadlines.tick(now.instant).after(pending.made_by.lifetime);

@@ -124,7 +124,7 @@ fn integrity_without_username_realm_or_nonce_is_a_bad_request() {
 
 /// Section 9.2.4: A NONCE that is not valid is answered with 438, REALM and a fresh NONCE.
 #[test]
-fn a_nonce_of_another_address_is_stale_and_the_new_one_works() {
+fn a3_a_nonce_of_another_address_is_stale_and_the_new_one_works() {
     let server = Server::start("");
     let mut owner = Client::new(server.turn());
     assert_eq!(owner.ask_signed(Request::allocate()).code(), 0);
@@ -139,7 +139,7 @@ fn a_nonce_of_another_address_is_stale_and_the_new_one_works() {
 
 /// Section 9.2.4: A NONCE that this server never gave is not valid.
 #[test]
-fn an_invented_nonce_is_stale() {
+fn a3_an_invented_nonce_is_stale() {
     let server = Server::start("");
     let mut client = Client::new(server.turn());
     for nonce in [&b"deadbeef"[..], &[b'a'; 64], &[0xFF; 32]] {
@@ -151,7 +151,7 @@ fn an_invented_nonce_is_stale() {
 /// Section 14.5: Attributes after MESSAGE-INTEGRITY, other than MESSAGE-INTEGRITY-SHA256 and FINGERPRINT, are
 /// ignored.
 #[test]
-fn what_follows_the_integrity_is_ignored() {
+fn a4_what_follows_the_integrity_is_ignored() {
     let server = Server::start("");
     let (mut client, _) = Client::allocated(server.turn());
     let request = client.signed(Request::refresh(600)).lifetime(0);

@@ -48,7 +48,7 @@ fn an_unknown_required_attribute_is_named_in_a_420() {
 
 /// Section 7.2: The lifetime is the larger of the default and the smaller of what was asked and the maximum.
 #[test]
-fn the_lifetime_is_at_least_the_default_and_at_most_the_maximum() {
+fn l6_the_lifetime_is_at_least_the_default_and_at_most_the_maximum() {
     let server = Server::start("");
     for (asked, granted) in [(5, 600), (600, 600), (1200, 1200), (3600, 3600), (u32::MAX, 3600)] {
         let mut client = Client::new(server.turn());
@@ -62,7 +62,7 @@ fn the_lifetime_is_at_least_the_default_and_at_most_the_maximum() {
 
 /// Section 7.2: A retransmission of the request that made an allocation gets the same success response.
 #[test]
-fn a_retransmitted_allocate_gets_the_same_success_again() {
+fn l4_a_retransmitted_allocate_gets_the_same_success_again() {
     let server = Server::start("");
     let mut client = Client::new(server.turn());
     let request = client.signed(Request::allocate());
@@ -75,7 +75,7 @@ fn a_retransmitted_allocate_gets_the_same_success_again() {
 
 /// Section 7.2: An Allocate on a 5-tuple that has an allocation is answered with 437.
 #[test]
-fn a_second_allocate_on_the_same_five_tuple_is_a_mismatch() {
+fn l4_a_second_allocate_on_the_same_five_tuple_is_a_mismatch() {
     let server = Server::start("");
     let (mut client, _) = Client::allocated(server.turn());
     assert_eq!(client.ask_signed(Request::allocate()).code(), 437);
@@ -178,7 +178,7 @@ fn an_empty_port_pool_is_a_508_and_a_freed_port_is_used_again() {
 
 /// Section 7.2: A server that wants no new allocation refuses it and goes on to serve those it has.
 #[test]
-fn a_draining_server_serves_what_it_has_and_takes_nothing_new() {
+fn l2_a_draining_server_serves_what_it_has_and_takes_nothing_new() {
     let server = Server::start("[drain]\ntimeout = \"60s\"");
     let (mut client, _) = Client::allocated(server.turn());
     server.signal("TERM");

@@ -14,7 +14,7 @@ fn address(text: &str) -> SocketAddr {
 
 /// Section 5: A ChannelBind on a 5-tuple without an allocation is answered with 437.
 #[test]
-fn a_channel_without_an_allocation_is_a_mismatch() {
+fn l5_a_channel_without_an_allocation_is_a_mismatch() {
     let server = Server::start("");
     let mut client = Client::new(server.turn());
     assert_eq!(client.ask_signed(Request::channel_bind(0x4000, address("1.1.1.1:9999"))).code(), 437);
@@ -32,7 +32,7 @@ fn a_channel_wants_a_number_and_a_peer() {
 
 /// Section 12.2: A channel number outside 0x4000 to 0x4FFF is answered with 400.
 #[test]
-fn a_channel_number_lies_between_4000_and_4fff() {
+fn f5_a_channel_number_lies_between_4000_and_4fff() {
     let server = Server::start("");
     let (mut client, _) = Client::allocated(server.turn());
     for (number, code) in
@@ -45,7 +45,7 @@ fn a_channel_number_lies_between_4000_and_4fff() {
 
 /// Section 12: 0x5000 and above are reserved; a switch opens them to clients of RFC 5766.
 #[test]
-fn the_numbers_of_rfc_5766_are_a_switch() {
+fn f5_the_numbers_of_rfc_5766_are_a_switch() {
     let server = Server::start("[turn]\nwide_channel_range = true");
     let (mut client, _) = Client::allocated(server.turn());
     for (number, code) in [(0x3FFF, 400), (0x5000, 0), (0x7FFF, 0), (0x8000, 400)] {
@@ -91,7 +91,7 @@ fn the_table_of_channels_is_bounded() {
 /// Section 12.6: ChannelData on a bound channel goes to its peer; data of a bound peer goes to the client as
 /// ChannelData.
 #[test]
-fn channel_data_goes_both_ways_in_every_size() {
+fn f8_channel_data_goes_both_ways_in_every_size() {
     let server = Server::start(LOOPBACK_PEERS);
     let peer = EchoPeer::start();
     let (mut client, _) = Client::allocated(server.turn());
@@ -144,7 +144,7 @@ fn data_of_a_bound_peer_comes_as_channel_data_even_when_it_went_by_send() {
 
 /// Section 12.6: ChannelData on a channel that is not bound, or longer than the datagram, is discarded in silence.
 #[test]
-fn channel_data_on_an_unbound_channel_or_cut_short_is_dropped() {
+fn f4_channel_data_on_an_unbound_channel_or_cut_short_is_dropped() {
     let server = Server::start(LOOPBACK_PEERS);
     let peer = EchoPeer::start();
     let (mut client, _) = Client::allocated(server.turn());

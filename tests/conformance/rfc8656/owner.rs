@@ -5,7 +5,7 @@ use crate::support::{Everywhere, Request, Transport};
 
 /// Section 5: A request with another username than the one that made the allocation is answered with 441.
 #[test]
-fn another_user_does_not_touch_an_allocation() {
+fn a7_another_user_does_not_touch_an_allocation() {
     let server = Everywhere::start("");
     for transport in Transport::ALL {
         let (client, _) = server.allocated(transport);

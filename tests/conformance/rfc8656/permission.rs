@@ -17,7 +17,7 @@ fn address(text: &str) -> SocketAddr {
 
 /// Section 5: A CreatePermission on a 5-tuple without an allocation is answered with 437.
 #[test]
-fn a_permission_without_an_allocation_is_a_mismatch() {
+fn l5_a_permission_without_an_allocation_is_a_mismatch() {
     let server = Server::start("");
     let mut client = Client::new(server.turn());
     assert_eq!(client.ask_signed(Request::permission(&[address(PUBLIC)])).code(), 437);

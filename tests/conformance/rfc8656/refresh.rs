@@ -5,7 +5,7 @@ use crate::support::{Client, Request, Server};
 
 /// Section 5: A request on a 5-tuple without an allocation is answered with 437.
 #[test]
-fn a_refresh_without_an_allocation_is_a_mismatch() {
+fn l5_a_refresh_without_an_allocation_is_a_mismatch() {
     let server = Server::start("");
     assert_eq!(Client::new(server.turn()).ask_signed(Request::refresh(600)).code(), 437);
 }

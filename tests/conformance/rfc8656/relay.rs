@@ -126,3 +126,40 @@ fn a_freed_allocation_relays_no_more() {
     peer.set_nonblocking(true).unwrap();
     assert!(peer.recv_from(&mut [0; 16]).is_err(), "data was relayed after the end");
 }
+
+/// Section 11.5: An ICMP error about relayed data reaches the client as a Data indication with the ICMP attribute.
+#[test]
+fn the_client_of_a_peer_that_is_not_there_is_told() {
+    let server = Server::start(LOOPBACK_PEERS);
+    let peer = EchoPeer::start();
+    let (mut client, _) = Client::allocated(server.turn());
+    let nobody = UdpSocket::bind("127.0.0.2:0").unwrap().local_addr().unwrap();
+    assert_eq!(client.ask_signed(Request::permission(&[peer.address])).code(), 0);
+    assert_eq!(client.ask_signed(Request::channel_bind(0x4000, peer.address)).code(), 0);
+    for _ in 0..5 {
+        client.send(Request::send(nobody, b"anyone?").bytes());
+        // Type 3, code 3: port unreachable (RFC 8656 section 18.13).
+        assert_eq!(client.receive_icmp(), (nobody, vec![0, 0, 3 << 1, 3, 0, 0, 0, 0]));
+        // And the error of one peer costs no datagram of another.
+        client.send_channel_data(0x4000, b"data");
+        assert_eq!(client.receive()[4..8], *b"data");
+    }
+    server.await_metric("passerelle_relay_dropped_total", &[], 0.0);
+}
+
+/// Section 12.6: ChannelData is relayed whole and in order, also in bursts.
+#[test]
+fn a_burst_is_relayed_whole_and_in_order_both_ways() {
+    let server = Server::start(LOOPBACK_PEERS);
+    let peer = EchoPeer::start();
+    let (mut client, _) = Client::allocated(server.turn());
+    assert_eq!(client.ask_signed(Request::channel_bind(0x4000, peer.address)).code(), 0);
+    for (burst, size) in [(1, 0), (50, 1000), (3, 160), (64, 1200), (20, 1)] {
+        let data = |at: u8| vec![at; size];
+        (0..burst).for_each(|at| client.send_channel_data(0x4000, &data(at)));
+        for at in 0..burst {
+            assert_eq!(client.receive()[4..], data(at), "{at} of {burst}");
+        }
+    }
+    server.await_metric("passerelle_relay_packets_total", &[("direction", "to_client")], 138.0);
+}

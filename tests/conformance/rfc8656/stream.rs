@@ -22,7 +22,7 @@ fn pattern(size: usize) -> Vec<u8> {
 /// Section 12.5: Over TCP and TLS ChannelData is padded to a multiple of four bytes, with zeros that LENGTH does not
 /// count and that are not relayed.
 #[test]
-fn channel_data_is_padded_in_a_stream_and_its_length_is_what_counts() {
+fn f2_channel_data_is_padded_in_a_stream_and_its_length_is_what_counts() {
     let server = Everywhere::start(LOOPBACK_PEERS);
     for transport in Transport::STREAMS {
         let peer = EchoPeer::start();
@@ -38,7 +38,7 @@ fn channel_data_is_padded_in_a_stream_and_its_length_is_what_counts() {
 
 /// Section 12.5: Padding is whatever the client made it; only LENGTH bytes go to the peer.
 #[test]
-fn padding_that_is_not_zero_is_not_relayed() {
+fn f2_padding_that_is_not_zero_is_not_relayed() {
     let server = Everywhere::start(LOOPBACK_PEERS);
     for transport in Transport::STREAMS {
         let peer = EchoPeer::start();
@@ -50,7 +50,7 @@ fn padding_that_is_not_zero_is_not_relayed() {
 
 /// Section 12.5: LENGTH may say anything up to 65,535; whatever it says, the next message is found behind it.
 #[test]
-fn the_longest_lengths_keep_the_frame() {
+fn f1_the_longest_lengths_keep_the_frame() {
     let server = Everywhere::start(LOOPBACK_PEERS);
     for transport in Transport::STREAMS {
         let peer = EchoPeer::start();
@@ -105,7 +105,7 @@ fn channel_data_and_requests_share_a_stream_in_any_split() {
 
 /// Section 11.5: Data indications in a stream carry DATA whose padding is zeros.
 #[test]
-fn data_indications_come_through_a_stream() {
+fn f3_data_indications_come_through_a_stream() {
     let server = Everywhere::start(LOOPBACK_PEERS);
     for transport in Transport::STREAMS {
         let peer = EchoPeer::start();

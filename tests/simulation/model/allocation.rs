@@ -16,6 +16,8 @@ pub struct Relayed {
     pub family: Family,
     pub local: SocketAddr,
     pub external: SocketAddr,
+    /// First second in which it does not exist.
+    pub ends: u64,
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -39,7 +41,7 @@ pub struct Allocation {
     pub id: Id,
     pub credential: usize,
     pub relayed: Vec<Relayed>,
-    /// First second in which it does not exist.
+    /// When the last of them ends.
     pub ends: u64,
     /// The request that made it and what it was told.
     pub transaction: [u8; 12],
@@ -61,6 +63,22 @@ impl Allocation {
 
     pub fn serves(&self, peer: IpAddr) -> bool {
         self.relayed(Family::of(peer)).is_some()
+    }
+
+    /// Gives the relayed addresses of a family, or all, another end.
+    pub fn extend(&mut self, family: Option<Family>, ends: u64) {
+        let of_family = |relayed: &&mut Relayed| family.is_none_or(|family| family == relayed.family);
+        self.relayed.iter_mut().filter(of_family).for_each(|relayed| relayed.ends = ends);
+        self.ends = self.relayed.iter().map(|relayed| relayed.ends).max().unwrap_or(self.ends);
+    }
+
+    /// Gives up relayed addresses, and what belongs to their families.
+    pub fn release(&mut self, gone: impl Fn(&Relayed) -> bool) {
+        self.relayed.retain(|relayed| !gone(relayed));
+        let kept: Vec<Family> = self.relayed.iter().map(|relayed| relayed.family).collect();
+        self.permissions.retain(|ip, _| kept.contains(&Family::of(*ip)));
+        self.channels.retain(|_, channel| kept.contains(&Family::of(channel.peer.ip())));
+        self.ends = self.relayed.iter().map(|relayed| relayed.ends).max().unwrap_or(self.ends);
     }
 
     pub fn permits(&self, peer: IpAddr, second: u64) -> bool {

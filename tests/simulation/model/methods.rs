@@ -8,7 +8,8 @@ use passerelle::turn::{
 };
 
 use super::{
-    Allocation, Answer, Bucket, Channel, Content, Expected, Id, Model, Refusal, Relayed, Token, Wants, key,
+    Allocation, Answer, Bucket, Channel, Content, Expected, Id, Model, Refusal, Relayed, Reservation, Token,
+    Wants, key,
 };
 use crate::simulation::cast::CREDENTIALS;
 use crate::simulation::clock::Clock;
@@ -132,7 +133,6 @@ impl Model {
         }
         let wants = wants(asked)?;
         let lifetime = self.granted(asked.lifetime, proof.credential, clock)?;
-        self.within_quota(credential.user, id.1.client.ip())?;
         let mut pending = Pending {
             id,
             request: request.clone(),
@@ -145,31 +145,39 @@ impl Model {
             attempts: 0,
         };
         if let Some(token) = asked.token {
-            self.reservations.retain(|_, (_, until)| *until > clock.millis);
-            let (local, _) = self.reservations.remove(&token).ok_or(508)?;
+            self.reservations.retain(|_, reserved| reserved.ends > clock.millis);
+            let Reservation { local, .. } = self.reservations.remove(&token).ok_or(508)?;
+            self.within_quota(credential.user, id.1.client.ip(), 1)?;
             pending.reserved = Some(local);
             pending.families = vec![Family::of(local.ip())];
             self.pending = vec![local];
         } else {
+            let places = if wants.even == Some(true) { 2 } else { 1 };
+            self.within_quota(credential.user, id.1.client.ip(), places)?;
             self.lease(&mut pending)?;
         }
         Ok(Outcome::Sockets(Box::new(pending)))
     }
 
-    fn within_quota(&self, user: &str, client: IpAddr) -> Result<(), Refusal> {
+    /// Whether so many more allocations and reservations are within every quota.
+    fn within_quota(&self, user: &str, client: IpAddr, places: usize) -> Result<(), Refusal> {
         let limits = &self.config.limits;
-        let held = |which: &dyn Fn(&Allocation) -> bool| {
-            self.allocations.values().filter(|found| which(found)).count()
-        };
-        let of_user = held(&|found| CREDENTIALS[found.credential].user == user);
-        let of_address = held(&|found| source(found.id.1.client.ip()) == source(client));
-        if of_user >= limits.allocations_per_user + self.rules.generosity
-            || of_address >= limits.allocations_per_ip
-        {
-            return Err(486.into());
-        }
-        if self.allocations.len() >= limits.allocations_total {
-            return Err(508.into());
+        let allocations = self.allocations.values();
+        let held: Vec<(&str, IpAddr)> = allocations
+            .map(|found| (CREDENTIALS[found.credential].user, found.id.1.client.ip()))
+            .chain(self.reservations.values().map(|reserved| (reserved.user, reserved.client)))
+            .collect();
+        for more in 0..places {
+            let of_user = more + held.iter().filter(|(held, _)| *held == user).count();
+            let of_address = more + held.iter().filter(|(_, held)| source(*held) == source(client)).count();
+            if of_user >= limits.allocations_per_user + self.rules.generosity
+                || of_address >= limits.allocations_per_ip
+            {
+                return Err(486.into());
+            }
+            if more + held.len() >= limits.allocations_total {
+                return Err(508.into());
+            }
         }
         Ok(())
     }
@@ -234,6 +242,7 @@ impl Model {
                 family: Family::of(local.ip()),
                 local: *local,
                 external: self.external(*local),
+                ends: clock.second() + pending.lifetime + 1,
             })
             .collect();
         let allocation = Allocation {
@@ -262,11 +271,16 @@ impl Model {
 
     /// The server drew a token for the port behind an allocation's.
     pub fn on_reserved(&mut self, id: Id, token: [u8; 8], clock: &Clock) {
-        let until = clock.millis + self.rules.reservation * 1000;
         if let Some(found) = self.allocations.get_mut(&key(id)) {
             found.token = Some(token);
             let even = found.relayed[0].local;
-            self.reservations.insert(token, (SocketAddr::new(even.ip(), even.port() + 1), until));
+            let reserved = Reservation {
+                local: SocketAddr::new(even.ip(), even.port() + 1),
+                ends: clock.millis + self.rules.reservation * 1000,
+                user: CREDENTIALS[found.credential].user,
+                client: id.1.client.ip(),
+            };
+            self.reservations.insert(token, reserved);
         }
     }
 
@@ -279,16 +293,22 @@ impl Model {
         clock: &Clock,
     ) -> Result<Outcome, Refusal> {
         let found = self.owned(id, proof, clock.second())?;
-        if family.is_some_and(|family| found.relayed.iter().all(|relayed| relayed.family.number() != family))
-        {
-            return Err(443.into());
-        }
+        let family = match family {
+            None => None,
+            Some(number) => {
+                let mut families = found.relayed.iter().map(|relayed| relayed.family);
+                Some(families.find(|family| family.number() == number).ok_or(443)?)
+            }
+        };
         if lifetime == Some(0) {
-            self.end(id, EndReason::Deleted);
+            match family {
+                Some(family) if found.relayed.len() > 1 => found.release(|relayed| relayed.family == family),
+                _ => self.end(id, EndReason::Deleted),
+            }
             return Ok(Outcome::Success(Content::Lifetime(0)));
         }
         let granted = self.granted(lifetime, proof.credential, clock)?;
-        self.owned(id, proof, clock.second())?.ends = clock.second() + granted + 1;
+        self.owned(id, proof, clock.second())?.extend(family, clock.second() + granted + 1);
         Ok(Outcome::Success(Content::Lifetime(granted)))
     }
 

@@ -130,6 +130,17 @@ pub struct Ended {
     pub relayed: Vec<Relayed>,
 }
 
+/// A port that waits for its token.
+#[derive(Debug, Clone, Copy)]
+pub struct Reservation {
+    pub local: SocketAddr,
+    /// The first millisecond at which it is free again.
+    pub ends: u64,
+    /// Whose quotas it counts in.
+    pub user: &'static str,
+    pub client: IpAddr,
+}
+
 /// What the relay has to be.
 #[derive(Debug)]
 pub struct Model {
@@ -138,8 +149,8 @@ pub struct Model {
     pub tightened: bool,
     pub draining: bool,
     pub allocations: BTreeMap<IdKey, Allocation>,
-    /// Reserved ports by token, and the millisecond at which they are free again.
-    pub reservations: BTreeMap<[u8; 8], (SocketAddr, u64)>,
+    /// Reserved ports by token.
+    pub reservations: BTreeMap<[u8; 8], Reservation>,
     /// Ports of an Allocate that waits for its sockets.
     pub pending: Vec<SocketAddr>,
     /// Allocations the server has to report as created, ended, carrying media.
@@ -215,7 +226,7 @@ impl Model {
     pub fn leased(&self) -> impl Iterator<Item = SocketAddr> + '_ {
         let live = self.allocations.values().flat_map(|found| &found.relayed).map(|relayed| relayed.local);
         let closing = self.ended.iter().flat_map(|ended| &ended.relayed).map(|relayed| relayed.local);
-        let reserved = self.reservations.values().map(|(local, _)| *local);
+        let reserved = self.reservations.values().map(|reserved| reserved.local);
         live.chain(closing).chain(reserved).chain(self.pending.iter().copied())
     }
 
@@ -273,7 +284,10 @@ impl Model {
     pub fn on_timeout(&mut self, worker: usize, clock: &Clock) {
         let second = clock.second();
         self.end_all(EndReason::Expired, |found| found.id.0 == worker && found.ends <= second);
-        self.reservations.retain(|_, (_, until)| *until > clock.millis);
+        for found in self.allocations.values_mut().filter(|found| found.id.0 == worker) {
+            found.release(|relayed| relayed.ends <= second);
+        }
+        self.reservations.retain(|_, reserved| reserved.ends > clock.millis);
     }
 
     pub fn revoke(&mut self, worker: usize, call: &str) {

@@ -51,7 +51,7 @@ impl Model {
             self.count(id.0, Measure::PeerDenied(rule), 1);
             return Err(DropReason::PeerDenied);
         }
-        self.to_peer(id, peer, length, send.dont_fragment, clock)
+        self.relay_to_peer(id, peer, length, send.dont_fragment, clock)
     }
 
     fn on_channel_data(
@@ -72,10 +72,10 @@ impl Model {
         let found = self.live(id, clock.second()).ok_or(DropReason::NoAllocation)?;
         let bound = found.channels.get(&number).filter(|channel| channel.ends > clock.second());
         let peer = bound.ok_or(DropReason::NoChannel)?.peer;
-        self.to_peer(id, peer, claimed, false, clock)
+        self.relay_to_peer(id, peer, claimed, false, clock)
     }
 
-    fn to_peer(
+    fn relay_to_peer(
         &mut self,
         id: Id,
         peer: SocketAddr,
@@ -101,11 +101,11 @@ impl Model {
         length: usize,
         clock: &Clock,
     ) -> Expected {
-        let relayed = self.to_client(owner, source, length, clock);
+        let relayed = self.relay_to_client(owner, source, length, clock);
         relayed.unwrap_or_else(|reason| self.drop(worker, Direction::ToClient, reason))
     }
 
-    fn to_client(
+    fn relay_to_client(
         &mut self,
         owner: Option<Id>,
         source: SocketAddr,
@@ -127,7 +127,10 @@ impl Model {
             None if peer.is_ipv4() => 36 + padded,
             None => 48 + padded,
         };
-        if size > MAX_DATAGRAM {
+        // A stream carries what LENGTH can say; a datagram has less room.
+        let stream = id.1.transport.is_stream();
+        let longest = if stream { 20 + usize::from(u16::MAX) } else { MAX_DATAGRAM };
+        if size > longest && !(stream && channel.is_some()) {
             return Err(DropReason::TooLong);
         }
         if !found.relay(Direction::ToClient, length, clock.millis) {
