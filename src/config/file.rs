@@ -345,8 +345,8 @@ pub struct Webhook {
 #[derive(Debug, Clone, Deserialize, Serialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct Store {
-    /// `sqlite:PATH`, `postgres://user:password@host/database`, or `sqlite::memory:` to forget the calls when the server
-    /// stops.
+    /// `sqlite:PATH`, `postgres://user:password@host/database`, or `sqlite::memory:`, which forgets every call when the
+    /// server stops.
     pub url: String,
     /// How long the record of a call is kept.
     #[serde(with = "humantime_serde")]
