@@ -1,4 +1,4 @@
-//! Calls that survive what happens to calls: a lost connection, a new address. And calls of three, and
+//! Calls that survive what happens to calls: a lost connection, a new address, a killed server. And calls of three, and
 //! between two kinds of browsers.
 
 #![allow(
@@ -106,6 +106,42 @@ fn a_call_moves_to_a_new_address_of_its_network() {
     scene.ana.wait_for("back on the server", ready);
     for browser in [&mut scene.ana, &mut scene.bruno] {
         browser.wait_for("connected on a new path", connected);
+    }
+    scene.media_goes_on();
+    scene.ends();
+}
+
+#[test]
+fn a_call_survives_a_killed_server() {
+    let _turn = one_at_a_time();
+    let mut scene = Scene::start(Nat::None, "");
+    scene.server.kill();
+    for browser in [&mut scene.ana, &mut scene.bruno] {
+        browser.wait_for("the loss is shown", |state| state["server"] == "reconnecting");
+    }
+    // Media needs no server.
+    let seen = scene.ana.frames();
+    scene.ana.wait_for_frames(seen + FRAMES);
+    scene.server = Server::start(&scene.lab, scene.scratch.path());
+    for browser in [&mut scene.ana, &mut scene.bruno] {
+        let state = browser.wait_for("back on the server", ready);
+        assert_eq!(state["state"], "connected", "{state}");
+    }
+    scene.media_goes_on();
+    scene.ends();
+}
+
+#[test]
+fn a_relayed_call_survives_a_killed_server() {
+    let _turn = one_at_a_time();
+    let mut scene = Scene::start(Nat::Symmetric, "");
+    scene.server.kill();
+    scene.server = Server::start(&scene.lab, scene.scratch.path());
+    for browser in [&mut scene.ana, &mut scene.bruno] {
+        browser.wait_for("the loss is noticed", |state| !ready(state) || !connected(state));
+    }
+    for browser in [&mut scene.ana, &mut scene.bruno] {
+        browser.wait_for("back", |state| ready(state) && connected(state) && state["path"] == "relay");
     }
     scene.media_goes_on();
     scene.ends();
