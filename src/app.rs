@@ -19,9 +19,10 @@ use crate::net::{self, NetError, Relay};
 use crate::observe::Observe;
 use crate::reload::{self, Hangup, Reload};
 use crate::shutdown::{Drained, Shutdown};
-use crate::signaling::{self, CallRecord, Entropy, Hub};
+use crate::signaling::{self, CallId, CallRecord, Entropy, Hub, UserId};
 use crate::store::{self, CallStore, Queue, StoreError};
 use crate::supervisor;
+use crate::turn;
 
 /// Version of the program.
 pub const VERSION: &str = env!("CARGO_PKG_VERSION");
@@ -183,7 +184,7 @@ fn relay_parts(config: &Config, base: &Base, web: &Web, secrets: SharedSecrets) 
     let users = Users::new(&config.turn.realm, &config.turn_users);
     let (observe, link) = (base.observe.clone(), base.link.clone());
     let (shutdown, failure) = (base.shutdown.clone(), base.failure.clone());
-    let server = web.server.clone();
+    let (server, engine) = (web.server.clone(), web.engine.clone());
     net::Parts {
         turn: config.turn.clone(),
         keys: Arc::new(Credentials::new(users, secrets)),
@@ -191,6 +192,7 @@ fn relay_parts(config: &Config, base: &Base, web: &Web, secrets: SharedSecrets) 
         on_event: Arc::new(move |event| {
             observe.turn(event);
             link.turn(event);
+            note_usage(&engine, event);
         }),
         http: Some(Arc::new(move |connection, peer| server.take(connection, peer))),
         // Half a relay is worse than none: the supervisor starts a whole one again.
@@ -199,6 +201,17 @@ fn relay_parts(config: &Config, base: &Base, web: &Web, secrets: SharedSecrets) 
             let _ = failure.set(what);
             shutdown.hurry();
         }),
+    }
+}
+
+/// Puts what an allocation relayed into the record of its call.
+fn note_usage(engine: &Engine, event: &turn::Event) {
+    if let turn::Event::AllocationEnded { five_tuple, grant, usage, .. } = event
+        && let Some(call) = &grant.call
+    {
+        let (call, user) = (CallId(call.clone()), UserId(grant.user.clone()));
+        let bytes = (usage.bytes_to_peer, usage.bytes_to_client);
+        engine.relay_usage(&call, &user, bytes, five_tuple.transport.label());
     }
 }
 
