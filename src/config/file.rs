@@ -52,7 +52,8 @@ pub struct Listen {
     pub udp: Vec<String>,
     /// TURN over TCP, for clients whose network lets no UDP out.
     pub tcp: Vec<String>,
-    /// TURN over TLS, for clients whose network lets only HTTPS out; needs `[tls]`, e.g. `["0.0.0.0:5349"]`.
+    /// TURN over TLS, for clients whose network lets only HTTPS out, and HTTPS itself (signaling, REST, pages) on the same
+    /// port; needs `[tls]`, e.g. `["0.0.0.0:443"]`.
     pub tls: Vec<String>,
     /// Networks of load balancers whose connections to `tcp` and `tls` start with a PROXY header (v1 or v2). Theirs must
     /// have one, nobody else's may.
