@@ -7,6 +7,7 @@ mod support;
 
 use std::collections::BTreeSet;
 use std::net::{SocketAddr, UdpSocket};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use stun::attributes::*;
@@ -14,7 +15,7 @@ use stun::message::*;
 use support::server::{ALICE, BOB, LOOPBACK_PEERS, SECRET};
 use support::stun_client::{rest_credential, rest_credential_until};
 use support::{
-    Client, EchoPeer, Everywhere, Line, PATIENCE, Request, Server, Transport, eventually, namespace,
+    Client, EchoPeer, Everywhere, Line, PATIENCE, Request, Server, Transport, eventually, http_get, namespace,
 };
 
 #[test]
@@ -311,4 +312,34 @@ fn the_tables_of_an_allocation_hold_what_is_configured() {
     // Another allocation has tables of its own.
     let (mut other, _) = Client::allocated(server.turn());
     assert_eq!(other.ask_signed(Request::permission(&[peer(4)])).code(), 0);
+}
+
+/// While one client sends as fast as it can, everybody else is answered: other clients of the same worker, and HTTP. The
+/// other clients come over TCP, since a flood of datagrams may well cost a datagram of somebody else.
+#[test]
+fn d9_requests_are_answered_while_the_relay_is_busy() {
+    let server = Server::start_with(&[LOOPBACK_PEERS, "relay.workers = 1\nlisten.tcp = [\"127.0.0.1:0\"]\n"]);
+    let peer = EchoPeer::start();
+    let mut sender = Client::new(server.turn()).with_user(ALICE);
+    sender.allocate();
+    assert_eq!(sender.ask_signed(Request::channel_bind(0x4000, peer.address)).code(), 0);
+    let busy = AtomicBool::new(true);
+    std::thread::scope(|scope| {
+        let busy = &busy;
+        let flood = scope.spawn(move || {
+            while busy.load(Ordering::Relaxed) {
+                sender.send_channel_data(0x4000, &[7; 1000]);
+            }
+        });
+        for _ in 0..20 {
+            let mut other = Client::on(Line::tcp(server.tcp[0])).with_user(BOB);
+            other.allocate();
+            assert!(other.ask_signed(Request::refresh(0)).is_success());
+            assert_eq!(http_get::get(server.http, "/healthz").unwrap().0, 200);
+        }
+        busy.store(false, Ordering::Relaxed);
+        flood.join().unwrap();
+    });
+    let packets = server.scrape().sum("passerelle_relay_packets_total", &[("direction", "to_peer")]);
+    assert!(packets > 10_000.0, "{packets} packets are no load");
 }
