@@ -33,6 +33,8 @@ doc:
 deny:
 	tests/deny.sh
 
+ROUNDS ?= 6
+SECONDS ?= 2
 bench: install ## compare with the installed coturn, then time the pure core: ROUNDS=6 SECONDS=2 (needs root and two cores)
 	cargo bench --locked --bench relay -- --rounds $(ROUNDS) --seconds $(SECONDS)
 	cargo bench --locked --bench micro
@@ -43,8 +45,6 @@ instructions: ## count the instructions of the hot path and compare with benches
 # For each fuzzer.
 DURATION ?= 60
 CASES ?= 20000
-ROUNDS ?= 6
-SECONDS ?= 2
 fuzz: ## fuzz the pure modules, DURATION=60 s each, then CASES=20000 of each property
 	fuzz/run $(DURATION)
 	PROPTEST_CASES=$(CASES) cargo test --locked --lib

@@ -5,11 +5,13 @@
 
 use std::net::{SocketAddr, TcpListener};
 use std::sync::{Arc, OnceLock};
-use std::time::Duration;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use tokio::task::JoinHandle;
 
 use crate::auth::{Authenticator, Credentials, Outbound, SharedSecrets, Users};
 use crate::config::{Config, Mode, Sources};
-use crate::http::{self, Access, AccessLists, Engine, Ready, Sink};
+use crate::http::{self, Access, AccessLists, Engine, Operations, Ready, Sink, Webhooks};
 use crate::link::Link;
 use crate::logging::{self, Log};
 use crate::metrics::Metrics;
@@ -17,9 +19,10 @@ use crate::net::{self, NetError, Relay};
 use crate::observe::Observe;
 use crate::reload::{self, Hangup, Reload};
 use crate::shutdown::{Drained, Shutdown};
-use crate::signaling::{self, Entropy, Hub};
-use crate::store::{CallStore, Queue, StoreError};
+use crate::signaling::{self, CallId, CallRecord, Entropy, Hub, UserId};
+use crate::store::{self, CallStore, Queue, StoreError};
 use crate::supervisor;
+use crate::turn;
 
 /// Version of the program.
 pub const VERSION: &str = env!("CARGO_PKG_VERSION");
@@ -95,7 +98,9 @@ async fn serve(mut config: Config, sources: Sources, log: Log) -> Result<(), App
     let relay = Relay::bind(config.net.clone())?;
     let mut bound = listeners.addresses();
     bound.extend(relay.listeners());
-    config.turn.peers.own_listeners.extend(bound.iter().map(|(_, address)| *address));
+    let mut never_peers: Vec<SocketAddr> = bound.iter().map(|(_, address)| *address).collect();
+    never_peers.extend(config.store.addresses());
+    config.turn.peers.own_listeners.extend(&never_peers);
 
     let secrets = SharedSecrets::new(config.turn_secrets.clone());
     let of = |wanted| -> Vec<SocketAddr> {
@@ -105,7 +110,9 @@ async fn serve(mut config: Config, sources: Sources, log: Log) -> Result<(), App
     let link = Link::new(secrets.clone(), urls, config.credential_ttl);
     let base = Base::start(&config, link).await?;
     let writer = tokio::spawn(base.records.clone().run(base.store.clone()));
-    let web = Web::start(&config, &base, listeners)?;
+    let unfinished = unfinished_calls(&config, &*base.store).await;
+    let web = Web::start(&config, &base, listeners, unfinished)?;
+    let background = background(&config, &base);
     let relay = Arc::new(relay.start(relay_parts(&config, &base, &web, secrets))?);
     base.link.connect(&relay);
 
@@ -113,9 +120,9 @@ async fn serve(mut config: Config, sources: Sources, log: Log) -> Result<(), App
     web.ready.set_ready();
     supervisor::ready();
     let alive = tokio::spawn(supervisor::keep_alive());
-    let bound = bound.iter().map(|(_, address)| *address).collect();
-    let reload = Reload::new(sources, config, reload_parts(&base, &web, &relay, log, bound));
-    let reloads = tokio::spawn(hangup.drive(Arc::new(reload)));
+    let reload = Arc::new(Reload::new(sources, config, reload_parts(&base, &web, &relay, log, never_peers)));
+    let reloads = tokio::spawn(hangup.drive(reload.clone()));
+    operate(&web, &base, reload);
     base.shutdown.draining().await;
     reloads.abort();
     supervisor::stopping(base.shutdown.timeout().saturating_add(CLOSING + LAST_WAIT * 2));
@@ -123,8 +130,53 @@ async fn serve(mut config: Config, sources: Sources, log: Log) -> Result<(), App
     relay.stop();
     finish(&base).await;
     writer.abort();
+    background.iter().for_each(JoinHandle::abort);
     alive.abort();
     base.failure.get().map_or(Ok(()), |failure| Err(AppError::Broken(failure.clone())))
+}
+
+/// Calls that an earlier process left unfinished. Without them the service starts all the same.
+async fn unfinished_calls(config: &Config, store: &dyn CallStore) -> Vec<CallRecord> {
+    let unix = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    let since = unix.saturating_sub(config.signaling.max_duration).as_millis();
+    let limit = u32::try_from(config.signaling.limits.calls).unwrap_or(u32::MAX);
+    let found = store.running(i64::try_from(since).unwrap_or(0), limit).await;
+    found.unwrap_or_else(|error| {
+        tracing::error!(%error, "calls that were running cannot be read: they are not taken up again");
+        Vec::new()
+    })
+}
+
+/// What runs beside everything else, until the last record is written.
+fn background(config: &Config, base: &Base) -> Vec<JoinHandle<()>> {
+    let mut tasks = vec![tokio::spawn(store::purge(base.store.clone(), config.retention))];
+    if let Some(target) = &config.webhooks {
+        let webhooks = Webhooks {
+            target: target.clone(),
+            store: base.store.clone(),
+            outbound: Outbound::new(),
+            metrics: base.metrics.clone(),
+        };
+        tasks.push(tokio::spawn(webhooks.run()));
+    }
+    tasks
+}
+
+/// What an operator may tell the process through REST.
+fn operate(web: &Web, base: &Base, reload: Arc<Reload>) {
+    let shutdown = base.shutdown.clone();
+    let reload: http::Reload = Box::new(move || {
+        let reload = reload.clone();
+        Box::pin(async move {
+            let done = tokio::task::spawn_blocking(move || reload.reload()).await;
+            match done {
+                Ok(Ok(changes)) => Ok(changes.into_iter().map(|change| change.key).collect()),
+                Ok(Err(error)) => Err(error.to_string()),
+                Err(_) => Err("the reload did not finish".into()),
+            }
+        })
+    });
+    web.operations.set(move || shutdown.drain(), reload);
 }
 
 /// What the relay is started with.
@@ -132,7 +184,7 @@ fn relay_parts(config: &Config, base: &Base, web: &Web, secrets: SharedSecrets) 
     let users = Users::new(&config.turn.realm, &config.turn_users);
     let (observe, link) = (base.observe.clone(), base.link.clone());
     let (shutdown, failure) = (base.shutdown.clone(), base.failure.clone());
-    let server = web.server.clone();
+    let (server, engine) = (web.server.clone(), web.engine.clone());
     net::Parts {
         turn: config.turn.clone(),
         keys: Arc::new(Credentials::new(users, secrets)),
@@ -140,6 +192,7 @@ fn relay_parts(config: &Config, base: &Base, web: &Web, secrets: SharedSecrets) 
         on_event: Arc::new(move |event| {
             observe.turn(event);
             link.turn(event);
+            note_usage(&engine, event);
         }),
         http: Some(Arc::new(move |connection, peer| server.take(connection, peer))),
         // Half a relay is worse than none: the supervisor starts a whole one again.
@@ -148,6 +201,17 @@ fn relay_parts(config: &Config, base: &Base, web: &Web, secrets: SharedSecrets) 
             let _ = failure.set(what);
             shutdown.hurry();
         }),
+    }
+}
+
+/// Puts what an allocation relayed into the record of its call.
+fn note_usage(engine: &Engine, event: &turn::Event) {
+    if let turn::Event::AllocationEnded { five_tuple, grant, usage, .. } = event
+        && let Some(call) = &grant.call
+    {
+        let (call, user) = (CallId(call.clone()), UserId(grant.user.clone()));
+        let bytes = (usage.bytes_to_peer, usage.bytes_to_client);
+        engine.relay_usage(&call, &user, bytes, five_tuple.transport.label());
     }
 }
 
@@ -217,6 +281,7 @@ impl Base {
         metrics.build_info.with_label_values(&[VERSION, COMMIT]).set(1);
         let store = config.store.open().await?;
         let records = Queue::new(metrics.clone());
+        records.tell_webhook(config.webhooks.is_some());
         let relayed = link.clone();
         let observe =
             Observe::new(metrics.clone(), records.clone(), Arc::new(move |call| relayed.has_relayed(call)));
@@ -233,10 +298,16 @@ struct Web {
     access: Arc<Access>,
     ready: Arc<Ready>,
     server: Arc<http::Server>,
+    operations: Arc<Operations>,
 }
 
 impl Web {
-    fn start(config: &Config, base: &Base, listeners: Listeners) -> Result<Self, AppError> {
+    fn start(
+        config: &Config,
+        base: &Base,
+        listeners: Listeners,
+        unfinished: Vec<CallRecord>,
+    ) -> Result<Self, AppError> {
         let ice = || Box::new(base.link.clone());
         let (observe, link) = (base.observe.clone(), base.link.clone());
         let sink: Sink = Arc::new(move |event| {
@@ -249,7 +320,12 @@ impl Web {
         let entropy: Entropy = Box::new(|bytes| rand::fill(bytes));
         let hub = Hub::new(config.signaling.clone(), ice(), entropy);
         let engine = Engine::new(hub, &config.http.limits, base.metrics.clone(), sink);
+        let calls = engine.restore(unfinished);
+        if calls > 0 {
+            tracing::info!(calls, "calls of the last run go on");
+        }
         let ready = Arc::new(Ready::default());
+        let operations = Arc::<Operations>::default();
         let authenticator = Arc::new(Authenticator::new(&config.auth, Outbound::new()));
         let access = Arc::new(Access::new(AccessLists::parse(&config.http, config.auth.anonymous)?));
         let parts = http::Parts {
@@ -260,6 +336,7 @@ impl Web {
             ice: ice(),
             ready: ready.clone(),
             metrics: base.metrics.clone(),
+            operations: operations.clone(),
         };
         let router = http::router(&config.http.limits, parts);
         let scrape = http::metrics_router(base.metrics.clone());
@@ -274,7 +351,7 @@ impl Web {
         }
         let (timers, stop) = (engine.clone(), shutdown.stop_token());
         shutdown.spawn(async move { timers.run(stop).await });
-        Ok(Self { engine, authenticator, access, ready, server })
+        Ok(Self { engine, authenticator, access, ready, server, operations })
     }
 }
 

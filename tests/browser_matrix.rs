@@ -121,6 +121,9 @@ fn call_through(nat: Nat, path: &str, fits: impl Fn(&str, &str) -> bool, also: i
     }
     no_allocation_is_left(&mut ana);
     the_record_is_complete(&server.database);
+    if path == "relay" {
+        the_record_knows_what_was_relayed(&server.database);
+    }
     let metrics = Metrics::scrape(&mut ana);
     assert!(metrics.sum("passerelle_stun_requests_total") > 0.0);
     assert_eq!(metrics.sum("passerelle_calls_started_total"), 1.0);
@@ -174,6 +177,14 @@ fn the_record_is_complete(database: &Path) {
     let duration: i64 = row.get("duration_s");
     assert!((1..600).contains(&duration), "a call of some seconds lasted {duration} s by its record");
     assert_eq!(row.get::<i64, _>("participants_peak"), 2);
+}
+
+fn the_record_knows_what_was_relayed(database: &Path) {
+    let query =
+        "SELECT relay_used, relay_bytes_up + relay_bytes_down AS bytes FROM calls WHERE relay_bytes_up > 0";
+    let row = eventually("the record has what was relayed", || row(database, query));
+    assert_eq!(row.get::<i64, _>("relay_used"), 1);
+    assert!(row.get::<i64, _>("bytes") > 10_000);
 }
 
 fn text(state: &Value, field: &str) -> String {

@@ -52,9 +52,13 @@ fn folder() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("web")
 }
 
+/// What a browser loads.
 fn files() -> Vec<PathBuf> {
-    let files: Vec<PathBuf> =
-        std::fs::read_dir(folder()).unwrap().map(|entry| entry.unwrap().path()).collect();
+    let loaded = |path: &PathBuf| {
+        path.extension().is_some_and(|kind| ["html", "js", "css", "svg"].iter().any(|known| kind == *known))
+    };
+    let all = std::fs::read_dir(folder()).unwrap().map(|entry| entry.unwrap().path());
+    let files: Vec<PathBuf> = all.filter(loaded).collect();
     assert!(files.len() > 8);
     files
 }

@@ -1,4 +1,4 @@
-//! Calls that survive what happens to calls: a lost connection, a new address. And calls of three, and
+//! Calls that survive what happens to calls: a lost connection, a new address, a killed server. And calls of three, and
 //! between two kinds of browsers.
 
 #![allow(
@@ -12,7 +12,7 @@
 mod lab;
 
 use lab::browser::Browser;
-use lab::server::{Server, eventually, row, token};
+use lab::server::{Metrics, Server, eventually, row, token};
 use lab::{Host, Lab, Nat, SERVER, one_at_a_time};
 use serde_json::Value;
 use sqlx::Row as _;
@@ -39,7 +39,7 @@ impl Scene {
         let mut bruno = Browser::start(&lab, Host::B, scratch.path());
         server.wait_until_ready(&mut ana);
         ana.ask(&format!("open http://{SERVER}:8080/ Ana blue token={}", token("ana")));
-        bruno.ask(&format!("open http://{SERVER}:8080/ Bruno blue token={} {extra}", token("bruno")).trim());
+        bruno.ask(format!("open http://{SERVER}:8080/ Bruno blue token={} {extra}", token("bruno")).trim());
         ana.rings(&mut bruno);
         for browser in [&mut ana, &mut bruno] {
             browser.wait_for("connected", connected);
@@ -90,6 +90,8 @@ fn a_call_outlives_a_lost_signaling_connection() {
     scene.ana.ask("drop");
     scene.ana.wait_for("back on the server", ready);
     assert!(scene.ana.frames() >= before, "media started over");
+    let resumed = "passerelle_signaling_session_resume_total{result=\"resumed\"}";
+    assert_eq!(Metrics::scrape(&mut scene.ana).sum(resumed), 1.0);
     scene.media_goes_on();
     let record = scene.ends();
     assert_eq!(record.get::<i64, _>("reconnects"), 1);
@@ -104,6 +106,42 @@ fn a_call_moves_to_a_new_address_of_its_network() {
     scene.ana.wait_for("back on the server", ready);
     for browser in [&mut scene.ana, &mut scene.bruno] {
         browser.wait_for("connected on a new path", connected);
+    }
+    scene.media_goes_on();
+    scene.ends();
+}
+
+#[test]
+fn a_call_survives_a_killed_server() {
+    let _turn = one_at_a_time();
+    let mut scene = Scene::start(Nat::None, "");
+    scene.server.kill();
+    for browser in [&mut scene.ana, &mut scene.bruno] {
+        browser.wait_for("the loss is shown", |state| state["server"] == "reconnecting");
+    }
+    // Media needs no server.
+    let seen = scene.ana.frames();
+    scene.ana.wait_for_frames(seen + FRAMES);
+    scene.server = Server::start(&scene.lab, scene.scratch.path());
+    for browser in [&mut scene.ana, &mut scene.bruno] {
+        let state = browser.wait_for("back on the server", ready);
+        assert_eq!(state["state"], "connected", "{state}");
+    }
+    scene.media_goes_on();
+    scene.ends();
+}
+
+#[test]
+fn a_relayed_call_survives_a_killed_server() {
+    let _turn = one_at_a_time();
+    let mut scene = Scene::start(Nat::Symmetric, "");
+    scene.server.kill();
+    scene.server = Server::start(&scene.lab, scene.scratch.path());
+    for browser in [&mut scene.ana, &mut scene.bruno] {
+        browser.wait_for("the loss is noticed", |state| !ready(state) || !connected(state));
+    }
+    for browser in [&mut scene.ana, &mut scene.bruno] {
+        browser.wait_for("back", |state| ready(state) && connected(state) && state["path"] == "relay");
     }
     scene.media_goes_on();
     scene.ends();

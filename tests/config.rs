@@ -483,6 +483,14 @@ fn a_proxy_does_not_make_strangers_local() {
 }
 
 #[test]
+fn x5_metrics_are_for_this_host_unless_said_otherwise() {
+    for config in [config::load(&Sources::default(), &host()).unwrap(), load(&good("")).unwrap()] {
+        assert!(!config.http.metrics.is_empty());
+        assert!(config.http.metrics.iter().all(|socket| socket.ip().is_loopback()));
+    }
+}
+
+#[test]
 fn a_missing_file_says_so() {
     let sources = Sources { file: Some("/nowhere/passerelle.toml".into()), ..Sources::default() };
     let error = config::load(&sources, &host()).unwrap_err().to_string();

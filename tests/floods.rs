@@ -473,3 +473,50 @@ fn dont_fragment_is_honoured() {
     assert_eq!(client.receive_data(), (peer.address, too_long));
     assert_eq!(peer.stop().len(), 3);
 }
+
+/// The IP header of the first UDP packet between two addresses that a raw socket sees.
+fn ip_header(raw: &socket2::Socket, from: SocketAddr, to: SocketAddr) -> [u8; 20] {
+    use std::io::Read as _;
+    let deadline = Instant::now() + PATIENCE;
+    let mut buffer = [0; 2048];
+    while Instant::now() < deadline {
+        let mut reader = raw;
+        let Ok(length) = reader.read(&mut buffer) else { continue };
+        let packet = &buffer[..length];
+        let addresses = [v4(from).ip().octets(), v4(to).ip().octets()].concat();
+        let ports = [from.port().to_be_bytes(), to.port().to_be_bytes()].concat();
+        if packet.len() >= 28 && packet[12..20] == addresses[..] && packet[20..24] == ports[..] {
+            return *packet.first_chunk().unwrap();
+        }
+    }
+    panic!("no packet from {from} to {to}");
+}
+
+#[test]
+fn packets_leave_with_a_full_ttl_and_no_marks() {
+    if !namespace::alone("packets_leave_with_a_full_ttl_and_no_marks", &ADDRESSES) {
+        return;
+    }
+    let server = server("");
+    let raw = socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::RAW, Some(socket2::Protocol::UDP))
+        .unwrap();
+    raw.set_read_timeout(Some(Duration::from_millis(100))).unwrap();
+    let peer = EchoPeer::start_on(PEER);
+    let mut client = client(&server);
+    let relayed = client.allocate();
+    assert_eq!(client.ask_signed(Request::permission(&[peer.address])).code(), 0);
+    let (time_to_live, service) = (8, 1);
+    let answer = ip_header(&raw, server.turn(), client.local());
+    assert_eq!((answer[time_to_live], answer[service]), (64, 0), "an answer to a client");
+    for (dont_fragment, flags) in [(true, 0x40), (false, 0)] {
+        let send = Request::send(peer.address, b"hello");
+        let send = if dont_fragment { send.with(ATTR_DONT_FRAGMENT, &[]) } else { send };
+        client.send(send.bytes());
+        let to_peer = ip_header(&raw, relayed, peer.address);
+        assert_eq!((to_peer[time_to_live], to_peer[service]), (64, 0), "data to a peer");
+        assert_eq!(to_peer[6] & 0x40, flags, "the DF bit");
+        let to_client = ip_header(&raw, server.turn(), client.local());
+        assert_eq!((to_client[time_to_live], to_client[service]), (64, 0), "data to a client");
+        client.receive_data();
+    }
+}

@@ -28,15 +28,15 @@ wants() {
 wants turnutils_uclient coturn
 wants nft nftables
 wants ip iproute2
-<<<<<<< HEAD
-wants ethtool ethtool
-wants tcpdump tcpdump
-=======
 wants unshare util-linux
 wants prlimit util-linux
->>>>>>> main
+wants ethtool ethtool
+wants tcpdump tcpdump
 wants chromium chromium fonts-dejavu-core
 wants firefox-esr firefox-esr
+if ! ls /usr/lib/postgresql/*/bin/initdb >/dev/null 2>&1; then
+    missing+=(postgresql)
+fi
 wants node nodejs
 wants npm npm
 wants python3 python3
@@ -55,6 +55,10 @@ if [ "${#missing[@]}" -gt 0 ]; then
     # The tests want coturn's client. Its service would sit on port 3478.
     if [[ " ${missing[*]} " == *" coturn "* ]] && [ -d /run/systemd/system ]; then
         as_root systemctl disable --now coturn || say "coturn's service could not be stopped"
+    fi
+    # The tests start PostgreSQL servers of their own.
+    if [[ " ${missing[*]} " == *" postgresql "* ]] && [ -d /run/systemd/system ]; then
+        as_root systemctl disable --now postgresql || say "PostgreSQL's service could not be stopped"
     fi
 fi
 

@@ -7,6 +7,7 @@ mod support;
 
 use std::collections::BTreeSet;
 use std::net::{SocketAddr, UdpSocket};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use stun::attributes::*;
@@ -14,7 +15,7 @@ use stun::message::*;
 use support::server::{ALICE, BOB, LOOPBACK_PEERS, SECRET};
 use support::stun_client::{rest_credential, rest_credential_until};
 use support::{
-    Client, EchoPeer, Everywhere, Line, PATIENCE, Request, Server, Transport, eventually, namespace,
+    Client, EchoPeer, Everywhere, Line, PATIENCE, Request, Server, Transport, eventually, http_get, namespace,
 };
 
 #[test]
@@ -28,7 +29,7 @@ fn the_quota_counts_the_user_and_not_the_timestamped_name() {
 }
 
 #[test]
-fn an_address_has_a_quota() {
+fn d4_an_address_has_a_quota() {
     let server = Server::start("[limits]\nallocations_per_ip = 2");
     let users = [ALICE, BOB, BOB];
     let mut clients = users.map(|user| Client::new(server.turn()).with_user(user));
@@ -123,20 +124,20 @@ fn an_allocation_relays_its_bandwidth_in_each_direction_and_no_more() {
     assert_eq!(other.receive_data().1, b"unhindered");
 }
 
-/// Counts the answers to `count` requests of one socket, sent as fast as they go. The last is a Send indication's
-/// silence: what is answered comes before the server reads what is sent later.
-fn answers(client: &Client, count: usize, request: impl Fn() -> Request) -> usize {
+/// Counts the answers to `count` requests of one socket, sent as fast as they go.
+fn answers(server: &Server, client: &Client, count: usize, request: impl Fn() -> Request) -> usize {
+    let read = || server.scrape().sum("passerelle_stun_requests_total", &[]) as usize;
+    let before = read();
     let mut answered = 0;
-    for batch in 0..count.div_ceil(50) {
-        for _ in 0..50.min(count - batch * 50) {
-            client.send(request().bytes());
-        }
-        while client
-            .receive_within(Duration::from_millis(if batch + 1 == count.div_ceil(50) { 500 } else { 5 }))
-            .is_some()
-        {
+    for number in 0..count {
+        client.send(request().bytes());
+        while number % 50 == 49 && client.receive_within(Duration::from_millis(1)).is_some() {
             answered += 1;
         }
+    }
+    eventually("the server has read them all", || (read() >= before + count).then_some(()));
+    while client.receive_within(Duration::from_millis(500)).is_some() {
+        answered += 1;
     }
     answered
 }
@@ -175,13 +176,13 @@ fn d3_a_network_that_proves_nothing_gets_few_answers_and_a_client_all_of_its_own
         [("25.1.0.1", "25.1.0.2", "25.2.0.1"), ("2601:0:0:1::1", "2601:0:0:1:ffff::1", "2601:0:0:100::1")]
     {
         let start = Instant::now();
-        let flood = answers(&at(flooding), 1000, Request::allocate);
+        let flood = answers(&server, &at(flooding), 1000, Request::allocate);
         let regained = |since: Instant| (RATE as f64 * since.elapsed().as_secs_f64()) as usize + 1;
         assert!((BURST..=BURST + regained(start)).contains(&flood), "{flood} answers to {flooding}");
-        let shared = answers(&at(neighbour), 100, Request::allocate);
+        let shared = answers(&server, &at(neighbour), 100, Request::allocate);
         assert!(flood + shared <= BURST + regained(start), "{shared} more to its neighbour {neighbour}");
         let other = Instant::now();
-        let free = answers(&at(elsewhere), 200, Request::allocate);
+        let free = answers(&server, &at(elsewhere), 200, Request::allocate);
         assert!((BURST..=BURST + regained(other)).contains(&free), "{free} answers to {elsewhere}");
     }
     assert!(server.scrape().sum("passerelle_relay_dropped_total", &[("reason", "rate_limited")]) > 1500.0);
@@ -191,7 +192,7 @@ fn d3_a_network_that_proves_nothing_gets_few_answers_and_a_client_all_of_its_own
         client.allocate();
         assert_eq!(client.ask_signed(Request::refresh(0)).code(), 0);
     }
-    let bindings = answers(&at("25.1.0.1"), 1000, || Request::new(METHOD_BINDING));
+    let bindings = answers(&server, &at("25.1.0.1"), 1000, || Request::new(METHOD_BINDING));
     assert!((50..1000).contains(&bindings), "{bindings} Binding answers of 1000");
 }
 
@@ -311,4 +312,34 @@ fn the_tables_of_an_allocation_hold_what_is_configured() {
     // Another allocation has tables of its own.
     let (mut other, _) = Client::allocated(server.turn());
     assert_eq!(other.ask_signed(Request::permission(&[peer(4)])).code(), 0);
+}
+
+/// While one client sends as fast as it can, everybody else is answered: other clients of the same worker, and HTTP. The
+/// other clients come over TCP, since a flood of datagrams may well cost a datagram of somebody else.
+#[test]
+fn d9_requests_are_answered_while_the_relay_is_busy() {
+    let server = Server::start_with(&[LOOPBACK_PEERS, "relay.workers = 1\nlisten.tcp = [\"127.0.0.1:0\"]\n"]);
+    let peer = EchoPeer::start();
+    let mut sender = Client::new(server.turn()).with_user(ALICE);
+    sender.allocate();
+    assert_eq!(sender.ask_signed(Request::channel_bind(0x4000, peer.address)).code(), 0);
+    let busy = AtomicBool::new(true);
+    std::thread::scope(|scope| {
+        let busy = &busy;
+        let flood = scope.spawn(move || {
+            while busy.load(Ordering::Relaxed) {
+                sender.send_channel_data(0x4000, &[7; 1000]);
+            }
+        });
+        for _ in 0..20 {
+            let mut other = Client::on(Line::tcp(server.tcp[0])).with_user(BOB);
+            other.allocate();
+            assert!(other.ask_signed(Request::refresh(0)).is_success());
+            assert_eq!(http_get::get(server.http, "/healthz").unwrap().0, 200);
+        }
+        busy.store(false, Ordering::Relaxed);
+        flood.join().unwrap();
+    });
+    let packets = server.scrape().sum("passerelle_relay_packets_total", &[("direction", "to_peer")]);
+    assert!(packets > 10_000.0, "{packets} packets are no load");
 }

@@ -186,7 +186,7 @@ fn quotas_count_the_client_behind_the_load_balancer() {
 const HASTY: &str = "[limits]\nfirst_byte_timeout = \"1s\"\nunauthenticated_timeout = \"2s\"\n";
 
 #[test]
-fn whoever_is_silent_or_slow_before_a_first_message_is_closed() {
+fn d8_whoever_is_silent_or_slow_before_a_first_message_is_closed() {
     let server = Everywhere::start(HASTY);
     for (address, start) in
         [(server.tcp[0], &b""[..]), (server.tls[0], b""), (server.tls[0], b"\x16\x03\x01")]
@@ -199,7 +199,7 @@ fn whoever_is_silent_or_slow_before_a_first_message_is_closed() {
 }
 
 #[test]
-fn whoever_has_no_allocation_in_time_is_closed_and_those_who_have_one_are_not() {
+fn d8_whoever_has_no_allocation_in_time_is_closed_and_those_who_have_one_are_not() {
     let server = Everywhere::start(HASTY);
     let mut kept: Vec<Client> = Transport::STREAMS.map(|transport| server.client(transport)).into();
     kept.iter_mut().for_each(|client| {
@@ -235,7 +235,7 @@ fn whoever_has_no_allocation_in_time_is_closed_and_those_who_have_one_are_not() 
 }
 
 #[test]
-fn a_stranger_cannot_make_the_server_keep_what_it_sends() {
+fn d8_a_stranger_cannot_make_the_server_keep_what_it_sends() {
     let server = Everywhere::start("");
     for transport in Transport::STREAMS {
         let client = server.client(transport);
@@ -250,7 +250,7 @@ fn a_stranger_cannot_make_the_server_keep_what_it_sends() {
 }
 
 #[test]
-fn an_address_may_hold_so_many_strangers_and_as_many_clients_as_it_likes() {
+fn d8_an_address_may_hold_so_many_strangers_and_as_many_clients_as_it_likes() {
     let server = Everywhere::start("[limits]\nconnections_per_ip = 3\n");
     // Clients with an allocation do not count.
     let mut clients = Vec::new();
@@ -279,7 +279,7 @@ fn an_address_may_hold_so_many_strangers_and_as_many_clients_as_it_likes() {
 }
 
 #[test]
-fn a_client_that_does_not_read_loses_media_and_keeps_its_answers() {
+fn d8_a_client_that_does_not_read_loses_media_and_keeps_its_answers() {
     let server = Everywhere::start(&format!("[limits]\nstream_queue = 65536\n{LOOPBACK_PEERS}"));
     for transport in Transport::STREAMS {
         let peer = std::net::UdpSocket::bind("127.0.0.2:0").unwrap();

@@ -74,7 +74,7 @@ fn grant(username: &str) -> Option<Arc<Grant>> {
     };
     Some(Arc::new(Grant {
         username: username.into(),
-        user: if user.is_empty() { username.into() } else { user.into() },
+        user: if user.is_empty() { username.into() } else { unescape(user).into() },
         call: call.filter(|call| !call.is_empty()).map(Into::into),
         expires_unix: Some(expires_unix),
     }))
@@ -92,6 +92,11 @@ fn password(secret: &SecretString, username: &str) -> String {
 /// A user's id as a part of the name: a colon separates the parts.
 fn escape(user: &str) -> String {
     user.replace('%', "%25").replace(':', "%3A")
+}
+
+/// The user's id of a part of the name.
+fn unescape(part: &str) -> String {
+    part.replace("%3A", ":").replace("%25", "%")
 }
 
 #[cfg(test)]
@@ -133,7 +138,7 @@ mod tests {
     fn a_colon_in_a_user_does_not_become_a_call() {
         let minted = secrets(&["north"]).mint("anon:50%", Some("c1"), 5).unwrap();
         let grant = grant_of(&minted.username).unwrap();
-        assert_eq!((&*grant.user, grant.call.as_deref()), ("anon%3A50%25", Some("c1")));
+        assert_eq!((&*grant.user, grant.call.as_deref()), ("anon:50%", Some("c1")));
     }
 
     #[test]

@@ -12,7 +12,10 @@ impl Check<'_> {
         auth::Config {
             anonymous: written.anonymous,
             token: self.token(&written.jwt),
-            webhook: self.webhook(&written.webhook),
+            webhook: self.webhook("auth.webhook", &written.webhook.url, |check| {
+                let webhook = &written.webhook;
+                check.secret_or_file("auth.webhook.secret", &webhook.secret, &webhook.secret_file)
+            }),
             api_keys: self.api_keys(written),
         }
     }
@@ -70,18 +73,30 @@ impl Check<'_> {
         key.map_err(|message| self.fail("auth.jwt.public_key_file", message)).ok()
     }
 
-    fn webhook(&mut self, webhook: &file::Webhook) -> Option<WebhookConfig> {
-        let secret = self.secret_or_file("auth.webhook.secret", &webhook.secret, &webhook.secret_file);
-        if webhook.url.is_empty() {
+    /// `[webhooks]`.
+    pub(super) fn webhooks(&mut self, written: &file::Webhooks) -> Option<WebhookConfig> {
+        self.webhook("webhooks", &written.url, |check| {
+            check.secret_or_file("webhooks.secret", &written.secret, &written.secret_file)
+        })
+    }
+
+    fn webhook(
+        &mut self,
+        section: &str,
+        url: &str,
+        secret: impl FnOnce(&mut Self) -> Option<SecretString>,
+    ) -> Option<WebhookConfig> {
+        let secret = secret(self);
+        if url.is_empty() {
             if secret.is_some() {
-                self.fail("auth.webhook.secret", "does nothing without auth.webhook.url");
+                self.fail(&format!("{section}.secret"), format!("does nothing without {section}.url"));
             }
             return None;
         }
-        if !is_url(&webhook.url) {
-            self.fail("auth.webhook.url", format!("{:?} is no URL: write https://host/path", webhook.url));
+        if !is_url(url) {
+            self.fail(&format!("{section}.url"), format!("{url:?} is no URL: write https://host/path"));
         }
-        Some(WebhookConfig { url: webhook.url.clone(), secret })
+        Some(WebhookConfig { url: url.to_owned(), secret })
     }
 
     fn api_keys(&mut self, written: &file::Auth) -> Vec<SecretString> {

@@ -27,6 +27,7 @@ const RESTART: &[&str] = &[
     "store",
     "tls",
     "turn.realm",
+    "webhooks",
 ];
 
 /// Every key and its value as text. Secrets are masked, so that they can only be told apart by the parts that use them.

@@ -52,6 +52,11 @@ pub(super) fn check(file: File, origins: &Origins, mode: Mode, host: &Host) -> R
     let store = store::Config::parse(&file.store.url)
         .map_err(|message| check.fail("store.url", message))
         .unwrap_or(store::Config::Memory);
+    let retention = Duration::from_secs(u64::from(file.store.retention_days) * 24 * 3600);
+    if retention.is_zero() {
+        check.fail("store.retention_days", "must be 1 or more: calls that run are records too");
+    }
+    let webhooks = check.webhooks(&file.webhooks);
     if let Err(error) = logging::parse_filter(&file.log.level) {
         check.fail("log.level", error.to_string());
     }
@@ -72,6 +77,8 @@ pub(super) fn check(file: File, origins: &Origins, mode: Mode, host: &Host) -> R
         signaling: file.signaling,
         auth,
         store,
+        retention,
+        webhooks,
         logging: logging::Config {
             format: file.log.format,
             filter: file.log.level,

@@ -36,6 +36,8 @@ pub struct File {
     pub auth: Auth,
     /// Where call records are kept.
     pub store: Store,
+    /// Telling a service of yours what happens to calls.
+    pub webhooks: Webhooks,
     /// What is logged, and how.
     pub log: Log,
     /// How the server stops.
@@ -50,7 +52,8 @@ pub struct Listen {
     pub udp: Vec<String>,
     /// TURN over TCP, for clients whose network lets no UDP out.
     pub tcp: Vec<String>,
-    /// TURN over TLS, for clients whose network lets only HTTPS out; needs `[tls]`, e.g. `["0.0.0.0:5349"]`.
+    /// TURN over TLS, for clients whose network lets only HTTPS out, and HTTPS itself (signaling, REST, pages) on the same
+    /// port; needs `[tls]`, e.g. `["0.0.0.0:443"]`.
     pub tls: Vec<String>,
     /// Networks of load balancers whose connections to `tcp` and `tls` start with a PROXY header (v1 or v2). Theirs must
     /// have one, nobody else's may.
@@ -343,13 +346,30 @@ pub struct Webhook {
 #[derive(Debug, Clone, Deserialize, Serialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct Store {
-    /// `sqlite:PATH`, or `sqlite::memory:` to forget the calls when the server stops.
+    /// `sqlite:PATH`, `postgres://user:password@host/database`, or `sqlite::memory:`, which forgets every call when the
+    /// server stops.
     pub url: String,
+    /// Days the record of a call is kept.
+    pub retention_days: u16,
+}
+
+/// `[webhooks]`
+#[derive(Debug, Clone, Default, Deserialize, Serialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub struct Webhooks {
+    /// URL that gets a POST for each step of a call (`call.initiated`, `call.ringing`, `call.answered`,
+    /// `call.participant_joined`, `call.participant_left`, `call.missed`, `call.ended`), again for 24 h until it answers
+    /// 2xx. Empty: nobody is told.
+    pub url: String,
+    /// Signs what is sent (HMAC-SHA256, header `passerelle-signature`), at least 32 bytes.
+    pub secret: Secret,
+    /// The same from a file that only this service can read.
+    pub secret_file: String,
 }
 
 impl Default for Store {
     fn default() -> Self {
-        Self { url: "sqlite:passerelle.db".into() }
+        Self { url: "sqlite:passerelle.db".into(), retention_days: 90 }
     }
 }
 

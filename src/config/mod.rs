@@ -61,6 +61,10 @@ pub struct Config {
     pub auth: auth::Config,
     /// Call records.
     pub store: store::Config,
+    /// How long they are kept.
+    pub retention: Duration,
+    /// Who is told what happens to calls.
+    pub webhooks: Option<auth::WebhookConfig>,
     /// Log lines.
     pub logging: logging::Config,
     /// How the server stops.

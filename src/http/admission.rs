@@ -231,6 +231,11 @@ impl Admission {
         Ok(admitted(caller?))
     }
 
+    /// Whether this is a key of the operator's own servers.
+    pub(crate) fn is_api_key(&self, key: &str) -> bool {
+        self.authenticator.is_api_key(key)
+    }
+
     /// Counts an attempt to get in with what is not its own.
     pub(crate) fn failed(&self, peer: IpAddr) {
         let (moment, window) = (Instant::now(), self.limits.failure_window);

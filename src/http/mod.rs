@@ -10,10 +10,13 @@
 mod admission;
 mod calls;
 mod config;
+mod directory;
 mod engine;
 mod frame;
 mod health;
 mod ice_servers;
+mod openapi;
+mod operations;
 mod origin;
 mod pages;
 mod refusal;
@@ -25,16 +28,17 @@ mod session;
 mod socketio;
 #[cfg(test)]
 mod tests;
+mod webhooks;
 mod websocket;
 
 use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Router;
-use axum::extract::Request;
+use axum::extract::{DefaultBodyLimit, Request};
 use axum::http::{HeaderValue, Method, StatusCode, header};
 use axum::middleware::from_fn_with_state;
-use axum::routing::{any, get};
+use axum::routing::{any, get, post};
 use parking_lot::Mutex;
 use tower_http::cors::{AllowOrigin, CorsLayer};
 use tower_http::set_header::SetResponseHeaderLayer;
@@ -45,9 +49,12 @@ pub use admission::{Access, AccessLists};
 pub use config::{Config, Limits};
 pub use engine::{Engine, Sink};
 pub use health::Ready;
+pub use operations::{Operations, Reload};
 pub use origin::BadOrigin;
 pub use scrape::metrics_router;
 pub use serve::{Server, serve};
+
+pub use webhooks::Webhooks;
 
 use admission::{Admission, Admitted, Visitor};
 use engine::Opened;
@@ -81,6 +88,8 @@ pub struct Parts {
     pub ready: Arc<Ready>,
     /// Metrics.
     pub metrics: Arc<Metrics>,
+    /// What an operator may tell the process.
+    pub operations: Arc<Operations>,
 }
 
 /// What every handler shares.
@@ -91,6 +100,7 @@ pub(crate) struct Shared {
     ice: Mutex<Box<dyn IceMint>>,
     limits: Limits,
     metrics: Arc<Metrics>,
+    operations: Arc<Operations>,
 }
 
 impl Shared {
@@ -120,7 +130,7 @@ impl Shared {
 
 /// The router of the signaling listeners.
 pub fn router(limits: &Limits, parts: Parts) -> Router {
-    let Parts { engine, authenticator, access, store, ice, ready, metrics } = parts;
+    let Parts { engine, authenticator, access, store, ice, ready, metrics, operations } = parts;
     let admission = Arc::new(Admission::new(limits, access, authenticator, Arc::clone(&metrics)));
     let shared = Arc::new(Shared {
         engine,
@@ -129,12 +139,30 @@ pub fn router(limits: &Limits, parts: Parts) -> Router {
         ice: Mutex::new(ice),
         limits: limits.clone(),
         metrics,
+        operations,
     });
     let visited = from_fn_with_state(Arc::clone(&admission), admission::visit);
+    let members = get(directory::room).put(directory::set_members).delete(directory::unset_members);
     let rest = Router::new()
-        .route("/api/v1/calls", get(calls::list))
-        .route("/api/v1/calls/{id}", get(calls::one))
+        .route("/api/v1/openapi.json", get(openapi::document))
         .route("/api/v1/ice-servers", get(ice_servers::ice_servers))
+        .route("/api/v1/calls", get(calls::list).post(calls::ring))
+        .route("/api/v1/calls.csv", get(calls::csv))
+        .route("/api/v1/calls/active", get(calls::active))
+        .route("/api/v1/calls/{id}", get(calls::one))
+        .route("/api/v1/calls/{id}/end", post(calls::end))
+        .route("/api/v1/calls/{id}/invite", post(calls::invite))
+        .route("/api/v1/calls/{id}/lock", post(calls::lock))
+        .route("/api/v1/calls/{id}/participants/{user}/kick", post(calls::kick))
+        .route("/api/v1/calls/{id}/participants/{user}/mute", post(calls::mute))
+        .route("/api/v1/rooms/{id}/members", members)
+        .route("/api/v1/users/{id}/presence", get(directory::presence))
+        .route("/api/v1/sessions", get(directory::sessions))
+        .route("/api/v1/stats", get(operations::stats))
+        .route("/api/v1/admin/drain", post(operations::drain))
+        .route("/api/v1/admin/reload", post(operations::reload))
+        .route("/turn", get(ice_servers::turn))
+        .layer(DefaultBodyLimit::max(limits.frame))
         .layer(TimeoutLayer::with_status_code(StatusCode::SERVICE_UNAVAILABLE, REST_TIMEOUT))
         .layer(SetResponseHeaderLayer::overriding(
             header::CACHE_CONTROL,
@@ -177,7 +205,7 @@ fn cors(admission: Arc<Admission>) -> CorsLayer {
     };
     CorsLayer::new()
         .allow_origin(AllowOrigin::predicate(allowed))
-        .allow_methods([Method::GET, Method::POST])
+        .allow_methods([Method::GET, Method::POST, Method::PUT, Method::DELETE])
         .allow_headers([header::AUTHORIZATION, header::CONTENT_TYPE])
         .max_age(PREFLIGHT_AGE)
 }

@@ -7,6 +7,7 @@ use serde_json::{Value, json};
 
 use super::admission::NotAdmitted;
 use crate::auth::Denied;
+use crate::signaling::Reject;
 
 /// A refused request: `{"error":{"code","message"}}`.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -15,11 +16,13 @@ pub(crate) struct Refusal {
     pub(crate) status: StatusCode,
     pub(crate) code: &'static str,
     pub(crate) message: String,
+    /// What the error object has besides code and message.
+    details: Option<Value>,
 }
 
 impl Refusal {
     pub(crate) fn new(status: StatusCode, code: &'static str, message: impl Into<String>) -> Self {
-        Self { status, code, message: message.into() }
+        Self { status, code, message: message.into(), details: None }
     }
 
     /// The page of a foreign origin.
@@ -49,13 +52,51 @@ impl Refusal {
 
     /// The error object, as in acks.
     pub(crate) fn to_json(&self) -> Value {
-        error_json(self.code, &self.message)
+        self.details.clone().unwrap_or_else(|| error_json(self.code, &self.message))
+    }
+
+    /// Something the caller may not do.
+    pub(crate) fn forbidden(message: &str) -> Self {
+        Self::new(StatusCode::FORBIDDEN, "PERMISSION_DENIED", message)
+    }
+
+    /// A call that does not exist, or is none of the caller's business.
+    pub(crate) fn no_call() -> Self {
+        Reject::CallNotFound.into()
     }
 }
 
 /// The error object of an ack: `{code, message}`.
 pub(crate) fn error_json(code: &str, message: &str) -> Value {
     json!({"code": code, "message": message})
+}
+
+impl From<Reject> for Refusal {
+    fn from(reject: Reject) -> Self {
+        let code = reject.code();
+        let status = match code {
+            "NOT_AUTHENTICATED" | "TOKEN_EXPIRED" => StatusCode::UNAUTHORIZED,
+            "PERMISSION_DENIED" => StatusCode::FORBIDDEN,
+            "CALL_NOT_FOUND" | "CONVERSATION_NOT_FOUND" | "NOT_A_PARTICIPANT" | "TARGET_NOT_FOUND" => {
+                StatusCode::NOT_FOUND
+            }
+            "CALL_ALREADY_ACTIVE"
+            | "CALL_ENDED"
+            | "CALL_LOCKED"
+            | "CALL_STATE_CONFLICT"
+            | "ALREADY_IN_CALL"
+            | "NOT_IN_CALL"
+            | "USER_BUSY"
+            | "USER_OFFLINE"
+            | "MAX_PARTICIPANTS_REACHED"
+            | "OFFER_COLLISION" => StatusCode::CONFLICT,
+            "RATE_LIMIT_EXCEEDED" => StatusCode::TOO_MANY_REQUESTS,
+            "CAPACITY_EXCEEDED" | "DRAINING" => StatusCode::SERVICE_UNAVAILABLE,
+            "INTERNAL" => StatusCode::INTERNAL_SERVER_ERROR,
+            _ => StatusCode::BAD_REQUEST,
+        };
+        Self { status, code, message: reject.to_string(), details: Some(reject.to_json()) }
+    }
 }
 
 impl From<NotAdmitted> for Refusal {

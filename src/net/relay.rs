@@ -245,8 +245,9 @@ pub struct Handle {
 }
 
 impl Handle {
-    /// Ends every allocation made with credentials of a call.
+    /// Ends every allocation made with credentials of a call, and lets them start no other.
     pub fn revoke_call(&self, call: &Arc<str>) {
+        self.shared.revoke_call(call);
         self.links.iter().for_each(|link| link.send(Command::RevokeCall(Arc::clone(call))));
     }
 

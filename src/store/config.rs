@@ -1,5 +1,6 @@
 //! Which database.
 
+use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
 
@@ -36,6 +37,14 @@ impl Config {
         }
     }
 
+    /// Where a database on the network listens: never a peer of the relay.
+    pub fn addresses(&self) -> Vec<SocketAddr> {
+        match self {
+            Self::Sqlite(_) | Self::Memory => Vec::new(),
+            Self::Postgres(url) => url.addresses(),
+        }
+    }
+
     /// Opens the database and brings its tables up to date.
     ///
     /// # Errors
@@ -60,6 +69,9 @@ mod tests {
         assert_eq!(Config::parse("sqlite::memory:"), Ok(Config::Memory));
         let postgres = Config::parse("postgres://u:hunter2@localhost/calls").unwrap();
         assert!(matches!(postgres, Config::Postgres(_)) && !format!("{postgres:?}").contains("hunter2"));
+        let local = Config::parse("postgres://u@127.0.0.1:5433/calls").unwrap();
+        assert_eq!(local.addresses(), ["127.0.0.1:5433".parse().unwrap()]);
+        assert!(Config::Memory.addresses().is_empty());
         for wrong in ["", "sqlite:", "mysql://x", "postgres://[", "sqlite:a?mode=ro"] {
             assert!(Config::parse(wrong).is_err(), "{wrong}");
         }

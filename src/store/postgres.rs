@@ -1,6 +1,7 @@
 //! PostgreSQL.
 
 use std::collections::HashMap;
+use std::net::{SocketAddr, ToSocketAddrs as _};
 use std::str::FromStr as _;
 use std::sync::Arc;
 use std::time::Duration;
@@ -46,6 +47,13 @@ impl PostgresUrl {
             Ok(_) => Ok(Self(url.to_owned())),
             Err(_) => Err("is no PostgreSQL URL: write postgres://user:password@host/database".into()),
         }
+    }
+
+    /// The addresses the server's name has now; none where it is reached over a socket file or has no address.
+    pub fn addresses(&self) -> Vec<SocketAddr> {
+        let Ok(options) = PgConnectOptions::from_str(&self.0) else { return Vec::new() };
+        let found = (options.get_host(), options.get_port()).to_socket_addrs();
+        found.map(Iterator::collect).unwrap_or_default()
     }
 }
 

@@ -30,6 +30,7 @@ mod prefix_limit;
 mod quota;
 mod reject;
 mod reservations;
+mod revocations;
 mod server;
 mod shared;
 mod small_table;

@@ -224,7 +224,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn leases_are_conserved_and_pairs_are_even_and_odd(
+        fn d5_leases_are_conserved_and_pairs_are_even_and_odd(
             first in 49_152..49_400u16, size in 1..200u16, steps: Vec<(u64, u8)>
         ) {
             let ports = ports(first, first + size - 1);

@@ -8,6 +8,7 @@ use super::nonce::NonceKey;
 use super::ports::Ports;
 use super::quota::Quota;
 use super::reservations::Reservations;
+use super::revocations::Revocations;
 use super::{Config, PeerPolicy, PortRange, RelayAddress};
 
 /// Ports, quotas, reservations, the nonce key and the drain flag of the process.
@@ -16,6 +17,7 @@ pub struct Shared {
     pub(super) ports: Arc<Ports>,
     pub(super) quota: Arc<Quota>,
     pub(super) reservations: Reservations,
+    pub(super) revocations: Revocations,
     pub(super) nonces: NonceKey,
     draining: AtomicBool,
 }
@@ -27,6 +29,7 @@ impl Shared {
             ports: Ports::new(addresses, ports),
             quota: Arc::new(Quota::default()),
             reservations: Reservations::default(),
+            revocations: Revocations::default(),
             nonces: NonceKey::new(nonce_key),
             draining: AtomicBool::new(false),
         })
@@ -35,6 +38,11 @@ impl Shared {
     /// Answers new Allocate requests with 300 or 508 from now on.
     pub fn drain(&self) {
         self.draining.store(true, Ordering::Relaxed);
+    }
+
+    /// Credentials of this call start no allocation from now on.
+    pub fn revoke_call(&self, call: &Arc<str>) {
+        self.revocations.add(call);
     }
 
     pub(super) fn is_draining(&self) -> bool {

@@ -90,6 +90,28 @@ const ELSEWHERE: &[(&str, &str, &str, &str, &str)] = &[
         "src/turn/channel.rs",
         "a_number_and_its_peer_stay_together_for_five_minutes_after_expiry",
     ),
+    (
+        "RFC 8656",
+        "14",
+        "DSCP and ECN of relayed data are those of fresh packets and its TTL is the host's default, as the alternate \
+         behaviour has it; the DF bit is set when DONT-FRAGMENT asks for it.",
+        "tests/floods.rs",
+        "packets_leave_with_a_full_ttl_and_no_marks",
+    ),
+    (
+        "RFC 8656",
+        "14",
+        "What must not be fragmented and is too long is not sent; what may be is.",
+        "tests/floods.rs",
+        "dont_fragment_is_honoured",
+    ),
+    (
+        "RFC 7065",
+        "3",
+        "`turn:` and `turns:` URIs name host, port and transport; IPv6 addresses stand in brackets.",
+        "tests/config.rs",
+        "a_nat_shows_in_relay_addresses_hosts_and_urls",
+    ),
 ];
 
 /// One line of the page.

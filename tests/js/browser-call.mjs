@@ -7,6 +7,7 @@
 //   open URL NAME ROOM [relay] [token=…] [firefox]   starts the browser and enters the room
 //   state                        what the page says: state, path, candidate types, framesDecoded
 //   call | accept | decline | hangup | screen
+//   microphone                   switches to the next microphone; {device} is the one in use then
 //   drop                         cuts the signaling connection, and waits until the page has noticed
 //   stats                        the statistics of every connection
 //   shot FILE                    a screenshot
@@ -26,6 +27,7 @@ const say = (line) => process.stdout.write(`${JSON.stringify(line)}\n`);
 const readState = () => page.evaluate(() => ({
   ...document.body.dataset,
   framesDecoded: Number(document.body.dataset.framesDecoded ?? 0),
+  tiles: [...document.querySelectorAll('#tiles .tile')].map((tile) => ({ ...tile.dataset })),
   notice: document.getElementById('notice').hidden ? '' : document.getElementById('notice-text').textContent,
 }));
 
@@ -62,6 +64,22 @@ const commands = {
   decline: () => click('#decline'),
   hangup: () => click('#hangup'),
   screen: () => click('#screen'),
+  async microphone() {
+    await click('#devices');
+    await page.waitFor(() => document.getElementById('microphone-device').options.length > 1, CLICK_TIMEOUT_MS);
+    await page.evaluate(() => {
+      const select = document.getElementById('microphone-device');
+      select.selectedIndex = (select.selectedIndex + 1) % select.options.length;
+      globalThis.chosen = select.value;
+      select.dispatchEvent(new Event('change'));
+    });
+    const inUse = () => {
+      const track = document.getElementById('self-video').srcObject.getAudioTracks()[0];
+      return track?.getSettings().deviceId === globalThis.chosen && globalThis.chosen;
+    };
+    await page.waitFor(inUse, CLICK_TIMEOUT_MS);
+    return { device: await page.evaluate(inUse) };
+  },
   async drop() {
     await page.evaluate(() => globalThis.sockets.at(-1).close());
     const noticed = () => globalThis.sockets.at(-2)?.readyState === WebSocket.CLOSED || document.body.dataset.server !== 'ready';

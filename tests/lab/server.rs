@@ -68,6 +68,11 @@ pub(crate) struct Server {
 impl Server {
     /// Starts it with a configuration and a database in `scratch`, where an earlier one may have left its own.
     pub(crate) fn start(lab: &Lab, scratch: &Path) -> Self {
+        Self::start_with(lab, scratch, "")
+    }
+
+    /// The same with more environment variables, like `PASSERELLE__TURN__CREDENTIAL_TTL=1m`.
+    pub(crate) fn start_with(lab: &Lab, scratch: &Path, environment: &str) -> Self {
         let (config, database) = (scratch.join("passerelle.toml"), scratch.join("calls.db"));
         std::fs::write(&config, configuration(&database) + &certificate(scratch)).unwrap();
         std::fs::set_permissions(&config, std::fs::Permissions::from_mode(0o600)).unwrap();
@@ -80,6 +85,7 @@ impl Server {
             .args(["run", "--config"])
             .arg(&config)
             .current_dir(scratch)
+            .envs(environment.split_whitespace().filter_map(|pair| pair.split_once('=')))
             .stdin(Stdio::null())
             .stdout(log("server.log"))
             .stderr(log("server.err"))

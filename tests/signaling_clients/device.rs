@@ -1,5 +1,7 @@
 //! A device of a user: the stock Socket.IO client, or a plain WebSocket. The flows of the tests do not know which.
 
+#![allow(dead_code, reason = "each test takes its part")]
+
 use std::collections::VecDeque;
 use std::io::{BufRead as _, BufReader, Write as _};
 use std::net::TcpStream;

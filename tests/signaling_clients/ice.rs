@@ -68,6 +68,9 @@ fn credentials_allocate_and_those_of_a_call_end_with_it() {
     assert!(took < Duration::from_secs(5), "the allocations of the call outlived it by {took:?}");
 
     assert!(of_session.ask_signed(Request::refresh(600)).is_success(), "the session goes on");
+    let (address, user, password) = turn_server(&initiated);
+    let mut late = Client::new(address).with_user((&user, &password));
+    assert_eq!(late.ask_signed(Request::allocate()).code(), 401, "a credential ends with its call");
     let scrape = server.scrape();
     assert_eq!(scrape.sum("passerelle_turn_allocations_ended_total", &[("reason", "revoked")]), 3.0);
     let labels = [("reason", "completed"), ("type", "video"), ("path", "relay")];

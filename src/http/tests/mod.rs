@@ -1,6 +1,7 @@
 //! The routers on real sockets, driven by clients.
 
 mod anonymous;
+mod api;
 mod call;
 mod origins;
 mod plain;
@@ -8,4 +9,5 @@ mod rest;
 mod resume;
 mod socketio;
 mod support;
+mod webhooks;
 mod websocket;

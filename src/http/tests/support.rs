@@ -26,6 +26,8 @@ use crate::signaling::{
 use crate::store::{CallPage, CallQuery, CallStore, Delivery, Entry, StoreError, StoredCall};
 
 pub(super) const SECRET: &str = "a secret of at least thirty-two bytes";
+/// Key of the operator's own servers.
+pub(super) const API_KEY: &str = "an api key of at least thirty-two bytes";
 /// The longest a test waits for something that must happen.
 pub(super) const PATIENCE: Duration = Duration::from_secs(30);
 
@@ -56,7 +58,8 @@ impl Server {
     pub(super) async fn start(anonymous: Mode, adjust: impl FnOnce(&mut Config)) -> Self {
         let keys = vec![PinnedKey::secret(&SECRET.into(), None).unwrap()];
         let token = TokenConfig { keys, jwks: None, issuer: None, audience: None };
-        let ways = auth::Config { anonymous, token: Some(token), ..auth::Config::default() };
+        let api_keys = vec![API_KEY.into()];
+        let ways = auth::Config { anonymous, token: Some(token), api_keys, ..auth::Config::default() };
         Self::with(Authenticator::new(&ways, Outbound::new()), adjust).await
     }
 
@@ -76,6 +79,7 @@ impl Server {
             ice: Box::new(Ice),
             ready: Arc::clone(&ready),
             metrics: Arc::clone(&metrics),
+            operations: Arc::default(),
         };
         let stop = CancellationToken::new();
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();

@@ -415,13 +415,13 @@ impl Play {
             "call:signal" if payload["type"] == "ice-candidate" => {
                 let tag = payload["signal"]["usernameFragment"].as_str().unwrap().parse().unwrap();
                 let (from, to) = (payload["from"].as_str().unwrap().to_owned(), client.user.to_owned());
-                self.arrived((call.to_owned(), from, to), tag);
+                self.arrived(&(call.to_owned(), from, to), tag);
             }
             _ => {}
         }
     }
 
-    fn arrived(&mut self, route: Route, tag: u64) {
+    fn arrived(&mut self, route: &Route, tag: u64) {
         let waiting = self.expected.entry(route.clone()).or_default();
         while let Some(next) = waiting.pop_front() {
             if next.tag == tag {

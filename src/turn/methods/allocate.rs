@@ -113,6 +113,9 @@ impl Server {
         if by.grant.expires_unix.is_some_and(|expires| expires <= now.unix) {
             return Err(Reject::ExpiredCredential);
         }
+        if by.grant.call.as_deref().is_some_and(|call| self.shared.revocations.contains(call)) {
+            return Err(Reject::ExpiredCredential);
+        }
         if self.shared.is_draining() {
             let alternate = self.settings.config.alternate_server.is_some();
             return Err(if alternate { Reject::TryAlternate } else { Reject::Draining });

@@ -236,6 +236,15 @@ fn the_allocations_of_a_call_end_with_it() {
     world.server.revoke_call("call-1", world.now);
     world.drain();
     assert_eq!((world.open.len(), world.server.len()), (1, 1));
+    assert_eq!(
+        world.ask(&client(3), "ana", &Ask::allocate()).code(),
+        0,
+        "the workers alone remember nothing"
+    );
+    world.shared.revoke_call(&"call-1".into());
+    assert_eq!(world.ask(&client(4), "ana", &Ask::allocate()).code(), 401);
+    assert_eq!(world.ask(&client(3), "ana", &Ask::refresh(0)).code(), 0);
+    assert_eq!(world.ask(&client(5), "ben", &Ask::allocate()).code(), 0);
 }
 
 #[test]

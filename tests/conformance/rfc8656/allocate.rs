@@ -139,7 +139,7 @@ fn an_even_port_is_even() {
 
 /// Section 7.2: A client that has reached its quota is answered with 486.
 #[test]
-fn a_user_has_a_quota_that_others_do_not_share() {
+fn d4_a_user_has_a_quota_that_others_do_not_share() {
     let server = Server::start("[limits]\nallocations_per_user = 2");
     let mut clients: Vec<Client> = (0..3).map(|_| Client::new(server.turn())).collect();
     let codes = clients.iter_mut().map(|client| client.ask_signed(Request::allocate()).code());

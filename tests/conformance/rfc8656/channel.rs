@@ -78,7 +78,7 @@ fn a_peer_of_the_other_family_is_refused() {
 
 /// Section 12.2: A channel for which there is no room is answered with 508.
 #[test]
-fn the_table_of_channels_is_bounded() {
+fn d6_the_table_of_channels_is_bounded() {
     let server = Server::start("[limits]\nchannels = 2");
     let (mut client, _) = Client::allocated(server.turn());
     let codes = [0x4000, 0x4001, 0x4002].map(|number| {

@@ -77,7 +77,7 @@ fn one_denied_peer_of_several_denies_all() {
 
 /// Section 10.2: A permission for which there is no room is answered with 508.
 #[test]
-fn the_table_of_permissions_is_bounded() {
+fn d6_the_table_of_permissions_is_bounded() {
     let server = Server::start("[limits]\npermissions = 2");
     let (mut client, _) = Client::allocated(server.turn());
     let peers = ["1.1.1.1:1", "1.1.1.2:1", "1.1.1.3:1"].map(address);
