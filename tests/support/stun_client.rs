@@ -396,6 +396,17 @@ impl Client {
         (peer, indication.value(ATTR_DATA).expect("DATA"))
     }
 
+    /// The same, whatever ICMP errors are told before it.
+    #[track_caller]
+    pub fn receive_data_between_errors(&self) -> (SocketAddr, Vec<u8>) {
+        loop {
+            let indication = decode(self.receive());
+            if let Some(data) = indication.value(ATTR_DATA) {
+                return (indication.address(ATTR_XOR_PEER_ADDRESS).expect("XOR-PEER-ADDRESS"), data);
+            }
+        }
+    }
+
     /// The peer and the ICMP attribute of a Data indication.
     #[track_caller]
     pub fn receive_icmp(&self) -> (SocketAddr, Vec<u8>) {
