@@ -6,6 +6,8 @@ use std::sync::Arc;
 
 use parking_lot::Mutex;
 
+use crate::turn::one_address;
+
 /// Connections that have not authenticated, by address. Bounded by the connections there are.
 #[derive(Debug, Clone)]
 pub(super) struct Strangers {
@@ -20,10 +22,7 @@ impl Strangers {
 
     /// Counts one more connection of an address; `None` when it has too many.
     pub(super) fn admit(&self, ip: IpAddr) -> Option<Admission> {
-        let address = match ip {
-            IpAddr::V4(_) => ip,
-            IpAddr::V6(v6) => IpAddr::V6((u128::from(v6) & !u128::from(u64::MAX)).into()),
-        };
+        let address = one_address(ip);
         let mut counts = self.counts.lock();
         let count = counts.entry(address).or_default();
         if *count >= self.per_address {

@@ -49,6 +49,7 @@ pub use keys::{Candidate, Grant, Keys, Name};
 pub use long_term::is_hash_of;
 pub use policy::{DenyRule, PeerPolicy, PermittedPeer};
 pub use ports::PortLease;
+pub use quota::one_address;
 pub use reject::{AuthFailure, Reject};
 pub use server::Server;
 pub use shared::{Settings, Shared};

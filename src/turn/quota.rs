@@ -33,7 +33,7 @@ impl Quota {
         client: IpAddr,
         limits: &Limits,
     ) -> Result<QuotaClaim, Reject> {
-        let address = source(client);
+        let address = one_address(client);
         let counts = &mut *self.counts.lock();
         let of = |held: Option<&usize>| held.copied().unwrap_or_default();
         if of(counts.users.get(user)) >= limits.allocations_per_user {
@@ -78,8 +78,8 @@ fn give_back<K: Eq + Hash>(counts: &mut HashMap<K, usize, RandomState>, key: K) 
     }
 }
 
-/// What counts as one address: an IPv4 address, an IPv6 /64.
-fn source(ip: IpAddr) -> IpAddr {
+/// What every limit counts as one address: an IPv4 address, an IPv6 /64.
+pub fn one_address(ip: IpAddr) -> IpAddr {
     match ip.to_canonical() {
         IpAddr::V6(v6) => IpAddr::V6((u128::from(v6) & !u128::from(u64::MAX)).into()),
         v4 => v4,
