@@ -6,8 +6,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::future::BoxFuture;
+use sqlx::migrate::Migrator;
 use sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions, SqliteSynchronous};
-use sqlx::{Row as _, SqlitePool};
+use sqlx::{Connection as _, Row as _, SqliteConnection, SqlitePool};
 
 use super::sql::{self, Cursor, call_store};
 use super::{
@@ -18,6 +19,8 @@ use crate::signaling::{CallId, CallRecord, UserId};
 
 /// How long a write waits for another process that holds the database.
 const BUSY: Duration = Duration::from_secs(1);
+
+static MIGRATIONS: Migrator = sqlx::migrate!("migrations/sqlite");
 
 const PARTICIPANTS: &str = "\
 SELECT * FROM call_participants WHERE call_id IN (SELECT value FROM json_each($1)) \
@@ -41,8 +44,14 @@ impl Sqlite {
             .create_if_missing(true)
             .journal_mode(SqliteJournalMode::Wal)
             .synchronous(SqliteSynchronous::Normal)
-            .busy_timeout(BUSY);
-        Self::with(options, 4).await
+            .busy_timeout(BUSY)
+            .foreign_keys(true);
+        // One connection first: a file that another one reads cannot become a WAL, and the pool opens two at once.
+        let mut first = SqliteConnection::connect_with(&options).await?;
+        MIGRATIONS.run(&mut first).await?;
+        let pool = pool(4).connect_with(options).await?;
+        first.close().await?;
+        Ok(Self { pool })
     }
 
     /// Opens a database that is gone with the value.
@@ -51,19 +60,9 @@ impl Sqlite {
     /// It cannot be migrated.
     pub async fn memory() -> Result<Self, StoreError> {
         // One connection that stays: each would be a database of its own.
-        Self::with(SqliteConnectOptions::new().in_memory(true), 1).await
-    }
-
-    async fn with(options: SqliteConnectOptions, connections: u32) -> Result<Self, StoreError> {
-        let pool = SqlitePoolOptions::new()
-            .max_connections(connections)
-            .min_connections(1)
-            .idle_timeout(None)
-            .max_lifetime(None)
-            .acquire_timeout(Duration::from_secs(5))
-            .connect_with(options.foreign_keys(true))
-            .await?;
-        sqlx::migrate!("migrations/sqlite").run(&pool).await?;
+        let pool =
+            pool(1).connect_with(SqliteConnectOptions::new().in_memory(true).foreign_keys(true)).await?;
+        MIGRATIONS.run(&pool).await?;
         Ok(Self { pool })
     }
 
@@ -73,6 +72,15 @@ impl Sqlite {
 }
 
 call_store!(Sqlite, sqlx::Sqlite, PARTICIPANTS);
+
+fn pool(connections: u32) -> SqlitePoolOptions {
+    SqlitePoolOptions::new()
+        .max_connections(connections)
+        .min_connections(1)
+        .idle_timeout(None)
+        .max_lifetime(None)
+        .acquire_timeout(Duration::from_secs(5))
+}
 
 /// Makes the file, readable by this service only: it says who called whom. SQLite gives its mode to the files beside it.
 fn create_private(path: &Path) -> std::io::Result<()> {
@@ -88,6 +96,15 @@ mod tests {
     use super::super::samples::{call, user};
     use super::*;
     use std::os::unix::fs::PermissionsExt as _;
+
+    #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+    async fn a_new_file_is_opened_by_one_connection_first() {
+        let directory = tempfile::tempdir().unwrap();
+        for file in 0..300 {
+            let path = directory.path().join(format!("{file}.db"));
+            Sqlite::open(&path).await.unwrap().close().await;
+        }
+    }
 
     #[tokio::test]
     async fn a_file_keeps_calls_across_openings() {
