@@ -5,15 +5,18 @@
 
 #![allow(dead_code, unused_imports, unreachable_pub, reason = "each test takes its part")]
 
+pub mod caller;
 pub mod certificate;
 pub mod everywhere;
 pub mod http_get;
 pub mod line;
 pub mod namespace;
 pub mod program;
+pub mod raw_websocket;
 pub mod server;
 pub mod stun_client;
 
+pub use caller::Caller;
 pub use certificate::Certificate;
 pub use everywhere::Everywhere;
 pub use line::{Line, Transport};
