@@ -23,7 +23,8 @@ use tokio_tungstenite::tungstenite::protocol::{CloseFrame, Message, Role, WebSoc
 use super::Shared;
 use super::admission::{Credential, NotAdmitted, Place, Visitor, credential};
 use super::engine::{Opened, WEBSOCKET};
-use super::frame::{self, ClientFrame};
+use super::frame;
+use super::inbound::{self, ClientFrame, FrameError};
 use super::refusal::{Refusal, error_json};
 use super::resume::{refresh, wish};
 use super::session::{AckId, Frame, Next, Queue};
@@ -210,7 +211,7 @@ async fn greet(
     // The caller limits the whole greeting.
     let text = next_text(stream, Duration::MAX).await.map_err(|end| (end, None))?;
     let ClientFrame { event, id, payload, .. } =
-        frame::parse(&text, shared.limits.json_depth).map_err(|error| (malformed(error), None))?;
+        inbound::parse(&text, shared.limits.json_depth).map_err(|error| (malformed(error), None))?;
     if event != "hello" {
         return Err((End { code: 4401, reason: "say hello first" }, None));
     }
@@ -252,11 +253,11 @@ fn rejected(reject: &Reject) -> End {
     }
 }
 
-fn malformed(error: frame::FrameError) -> End {
+fn malformed(error: FrameError) -> End {
     End::protocol(match error {
-        frame::FrameError::Malformed => "malformed frame",
-        frame::FrameError::Version => "UNSUPPORTED_VERSION",
-        frame::FrameError::Depth => "nested too deep",
+        FrameError::Malformed => "malformed frame",
+        FrameError::Version => "UNSUPPORTED_VERSION",
+        FrameError::Depth => "nested too deep",
     })
 }
 
@@ -290,7 +291,7 @@ async fn read(
             Err(end) => return end,
         };
         let ClientFrame { event, id, payload, last_seen } =
-            match frame::parse(&text, shared.limits.json_depth) {
+            match inbound::parse(&text, shared.limits.json_depth) {
                 Ok(frame) => frame,
                 Err(error) => return malformed(error),
             };
