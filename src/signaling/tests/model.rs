@@ -640,7 +640,7 @@ impl Play {
                     self.stage.hub.acknowledge(transport, seq);
                 }
             }
-            97 if self.chance(5) => self.restart(),
+            96 if self.chance(5) => self.restart(),
             98 if self.chance(20) => self.reload(at),
             99 if self.chance(5) => {
                 let seconds = self.below(200);
