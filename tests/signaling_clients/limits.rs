@@ -6,8 +6,9 @@ use std::time::{Duration, Instant};
 use serde_json::{Value, json};
 
 use crate::device::{Device, Framing, POLLING_ONLY, UPGRADE, WEBSOCKET_ONLY, token};
+use crate::support::Server;
+use crate::support::raw_http::knock;
 use crate::support::raw_websocket::RawWebSocket;
-use crate::support::{PATIENCE, Server};
 
 const FRAMINGS: [Framing; 3] = [WEBSOCKET_ONLY, POLLING_ONLY, Framing::WebSocket];
 
@@ -235,7 +236,7 @@ fn limit_of_new_connections_of_an_address() {
         let server = Server::start("");
         let (started, mut kept) = (Instant::now(), Vec::new());
         let refused = (0..).find(|_| {
-            let (status, connection) = knock(&server, path);
+            let (status, connection) = knock(server.http, path, &[]);
             kept.push(connection);
             status == 429
         });
@@ -246,26 +247,12 @@ fn limit_of_new_connections_of_an_address() {
     }
 }
 
-/// Begins a connection of signaling; the status of the answer, and the connection.
-fn knock(server: &Server, path: &str) -> (u16, std::net::TcpStream) {
-    use std::io::{Read as _, Write as _};
-    let mut stream = std::net::TcpStream::connect(server.http).unwrap();
-    stream.set_read_timeout(Some(PATIENCE)).unwrap();
-    let upgrade = "Upgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Version: 13\r\n\
-                   Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Protocol: passerelle.v1.json\r\n";
-    let upgrade = if path == "/ws" { upgrade } else { "" };
-    write!(stream, "GET {path} HTTP/1.1\r\nHost: {}\r\n{upgrade}\r\n", server.http).unwrap();
-    let mut head = [0; 12];
-    stream.read_exact(&mut head).unwrap();
-    (std::str::from_utf8(&head[9..]).unwrap().parse().unwrap(), stream)
-}
-
 #[test]
 fn limit_of_the_time_to_authenticate() {
     let server = Server::start("");
     let started = Instant::now();
     let mut silent = RawWebSocket::connect(server.http);
-    let (_, opened) = knock(&server, "/socket.io/?EIO=4&transport=polling");
+    let (_, opened) = knock(server.http, "/socket.io/?EIO=4&transport=polling", &[]);
     assert_eq!(silent.closed(), 4401);
     assert!(started.elapsed() >= Duration::from_secs(9), "closed after {:?}", started.elapsed());
     drop(opened);

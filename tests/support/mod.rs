@@ -12,6 +12,7 @@ pub mod http_get;
 pub mod line;
 pub mod namespace;
 pub mod program;
+pub mod raw_http;
 pub mod raw_websocket;
 pub mod server;
 pub mod stun_client;
