@@ -311,10 +311,11 @@ impl Web {
         let ice = || Box::new(base.link.clone());
         let (observe, link) = (base.observe.clone(), base.link.clone());
         let sink: Sink = Arc::new(move |event| {
-            let ended = matches!(event, signaling::Event::CallEnded { .. }).then(|| event.clone());
+            use signaling::Event::{CallEnded, Departed};
+            let over = matches!(event, CallEnded { .. } | Departed { .. }).then(|| event.clone());
             observe.signaling(event);
             // Only now: the observer asks the link which way the media went.
-            ended.iter().for_each(|event| link.signaling(event));
+            over.iter().for_each(|event| link.signaling(event));
         });
 
         let entropy: Entropy = Box::new(|bytes| rand::fill(bytes));

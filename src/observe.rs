@@ -66,6 +66,7 @@ impl Observe {
             Event::CallEnded { call, kind, reason, answered, duration } => {
                 self.call_ended(&call, kind, reason, answered, duration);
             }
+            Event::Departed { .. } => {}
             Event::IceMinted { kind } => metrics.ice_credentials_issued.with_label_values(&[kind]).inc(),
             Event::Record(record) => self.records.push(record),
         }

@@ -279,10 +279,7 @@ pub(crate) async fn lock(
     Path(call): Path<String>,
     Body(body): Body,
 ) -> Result<Json<Value>, Refusal> {
-    let locked = match body.get("locked") {
-        None => true,
-        Some(locked) => locked.as_bool().ok_or_else(|| Refusal::validation("locked is true or false"))?,
-    };
+    let locked = flag(&body, "locked", true)?;
     command(&shared, &caller, AdminCommand::Lock { call: call_id(call)?, locked })
 }
 
@@ -297,13 +294,23 @@ pub(crate) async fn invite(
     command(&shared, &caller, AdminCommand::Invite { call: call_id(call)?, users })
 }
 
-/// `POST /api/v1/calls/{id}/participants/{user}/kick`.
+/// `POST /api/v1/calls/{id}/participants/{user}/kick {ban?}`.
 pub(crate) async fn kick(
     State(shared): State<Arc<Shared>>,
     caller: Caller,
     Path((call, user)): Path<(String, String)>,
+    Body(body): Body,
 ) -> Result<Json<Value>, Refusal> {
-    command(&shared, &caller, AdminCommand::Kick { call: call_id(call)?, user: UserId(id(user)?) })
+    let ban = flag(&body, "ban", false)?;
+    command(&shared, &caller, AdminCommand::Kick { call: call_id(call)?, user: UserId(id(user)?), ban })
+}
+
+/// A switch of a body.
+fn flag(body: &Value, field: &str, default: bool) -> Result<bool, Refusal> {
+    match body.get(field) {
+        None => Ok(default),
+        Some(set) => set.as_bool().ok_or_else(|| Refusal::validation(format!("{field} is true or false"))),
+    }
 }
 
 /// `POST /api/v1/calls/{id}/participants/{user}/mute {media?}`.

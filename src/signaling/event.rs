@@ -65,6 +65,13 @@ pub enum Event {
         /// From answer to end.
         duration: Option<Duration>,
     },
+    /// Somebody who had joined a call is no part of it any more: left, removed or lost. The credentials for it end.
+    Departed {
+        /// The call, which may go on.
+        call: CallId,
+        /// Who.
+        user: UserId,
+    },
     /// A running call changed its status, for the gauge of running calls.
     CallStatus {
         /// Status it leaves; `None` for a new call.
@@ -221,6 +228,7 @@ const WORDS: &[&str] = &[
     "declined",
     "left",
     "kicked",
+    "banned",
     "lost",
     // Quality, candidates, transports.
     "good",

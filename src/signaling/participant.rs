@@ -11,6 +11,9 @@ use super::quality::Quality;
 use super::snapshot::time;
 use super::{Grants, Identity, ParticipantRecord, SessionId, UserId};
 
+/// Why someone left who was removed for good.
+pub(super) const BANNED: &str = "banned";
+
 /// Why someone is in the call.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Role {
@@ -157,6 +160,11 @@ impl Participant {
     pub(super) fn identify(&mut self, identity: &Identity) {
         self.profile = Profile::of(identity);
         self.rank = Rank::of(self.role, &identity.grants);
+    }
+
+    /// Removed for good.
+    pub(super) fn is_banned(&self) -> bool {
+        self.state == State::Kicked && self.leave_reason == Some(BANNED)
     }
 
     /// Called and undecided.

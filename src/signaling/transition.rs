@@ -284,7 +284,10 @@ impl Call {
             let was_present = who.is_present();
             who.depart(state, reason, now.unix_ms);
             match state {
-                _ if was_present => self.note(NoticeKind::ParticipantLeft, Some(user), Some(reason)),
+                _ if was_present => {
+                    self.note(NoticeKind::ParticipantLeft, Some(user), Some(reason));
+                    board.emit(Event::Departed { call: self.id.clone(), user: user.clone() });
+                }
                 State::Missed => self.note(NoticeKind::Missed, Some(user), Some(reason)),
                 _ => {}
             }

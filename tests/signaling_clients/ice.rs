@@ -78,6 +78,75 @@ fn credentials_allocate_and_those_of_a_call_end_with_it() {
 }
 
 #[test]
+fn who_is_gone_from_a_group_loses_its_relay_and_the_others_keep_theirs() {
+    let server = Server::start(LOOPBACK_PEERS);
+    let mut ana = Device::of(&server, "ana", Framing::WebSocket, true);
+    let mut bruno = Device::of(&server, "bruno", Framing::WebSocket, true);
+    let mut cleo = Device::of(&server, "cleo", WEBSOCKET_ONLY, true);
+    let to = json!({ "to": ["bruno", "cleo"], "type": "video" });
+    let initiated = ana.ask("call:initiate", &to).unwrap();
+    let call = json!({ "callId": initiated["callId"] });
+    let at_bruno = bruno.ask("call:join", &call).unwrap();
+    let at_cleo = cleo.ask("call:join", &call).unwrap();
+    let (mut of_ana, peer_ana) = allocate(&initiated);
+    let (mut of_bruno, _) = allocate(&at_bruno);
+    let (mut of_cleo, peer_cleo) = allocate(&at_cleo);
+    assert!(of_ana.ask_signed(Request::permission(&[peer_cleo])).is_success());
+    assert!(of_cleo.ask_signed(Request::permission(&[peer_ana])).is_success());
+
+    let kick = json!({ "callId": initiated["callId"], "participantId": "bruno" });
+    ana.ask("call:kick", &kick);
+    bruno.next("call:kicked");
+    server.await_metric("passerelle_turn_allocations", &[], 2.0);
+    assert_eq!(of_bruno.ask_signed(Request::refresh(600)).code(), 437);
+    assert_eq!(of_bruno.ask_signed(Request::allocate()).code(), 401, "its credential is good for nothing");
+    for _ in 0..50 {
+        of_ana.send(Request::send(peer_cleo, &[7; 1000]).bytes());
+        assert_eq!(of_cleo.receive_data(), (peer_ana, vec![7; 1000]));
+    }
+
+    // Called back, it has credentials of its own again; the old ones stay void.
+    ana.ask("call:invite", &json!({ "callId": initiated["callId"], "to": "bruno" }));
+    let (mut again, _) = allocate(&bruno.ask("call:join", &call).unwrap());
+    assert_eq!(of_bruno.ask_signed(Request::allocate()).code(), 401);
+    assert!(again.ask_signed(Request::refresh(600)).is_success());
+    // Leaving is the same, and whoever leaves may come back.
+    bruno.ask("call:leave", &call);
+    server.await_metric("passerelle_turn_allocations", &[], 2.0);
+    assert_eq!(again.ask_signed(Request::refresh(600)).code(), 437);
+    let (mut back, _) = allocate(&bruno.ask("call:join", &call).unwrap());
+    assert!(back.ask_signed(Request::refresh(600)).is_success());
+    // Unless it was banned.
+    let ban = json!({ "callId": initiated["callId"], "participantId": "bruno", "ban": true });
+    ana.ask("call:kick", &ban);
+    server.await_metric("passerelle_turn_allocations", &[], 2.0);
+    assert_eq!(bruno.refused("call:join", &call)["code"], "PERMISSION_DENIED");
+
+    assert!(of_cleo.ask_signed(Request::refresh(600)).is_success());
+    ana.ask("call:end", &call);
+    server.await_metric("passerelle_turn_allocations", &[], 0.0);
+    // What was revoked before the end has not made it forget that media was relayed.
+    let labels = [("reason", "completed"), ("type", "video"), ("path", "relay")];
+    server.await_metric("passerelle_calls_ended_total", &labels, 1.0);
+}
+
+#[test]
+fn whose_connection_stays_lost_loses_its_relay_too() {
+    let server = Server::start("[signaling]\nreconnecting_after = \"1s\"\ngrace = \"1s\"\ngrace_with_session = \"1s\"\n");
+    let mut ana = Device::of(&server, "ana", Framing::WebSocket, true);
+    let mut others = ["bruno", "cleo"].map(|user| Device::of(&server, user, Framing::WebSocket, true));
+    let initiated = ana.ask("call:initiate", &json!({ "to": ["bruno", "cleo"], "type": "audio" })).unwrap();
+    let call = json!({ "callId": initiated["callId"] });
+    let [mut of_bruno, mut of_cleo] =
+        [0, 1].map(|at: usize| allocate(&others[at].ask("call:join", &call).unwrap()).0);
+    others[0].cut();
+    assert_eq!(ana.next("call:participant-left")["reason"], "connectionLost");
+    server.await_metric("passerelle_turn_allocations", &[], 1.0);
+    assert_eq!(of_bruno.ask_signed(Request::refresh(600)).code(), 437);
+    assert!(of_cleo.ask_signed(Request::refresh(600)).is_success());
+}
+
+#[test]
 fn a_new_call_of_the_same_people_gets_credentials_that_work() {
     let server = Server::start("");
     let mut ana = Device::of(&server, "ana", Framing::WebSocket, true);

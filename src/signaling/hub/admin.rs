@@ -33,6 +33,8 @@ pub enum AdminCommand {
         call: CallId,
         /// Who.
         user: UserId,
+        /// For good: no invitation brings it back.
+        ban: bool,
     },
     /// Switches a media of a participant off (`{}`).
     Mute {
@@ -104,7 +106,9 @@ impl Hub {
         self.board.tick(now);
         match command {
             AdminCommand::End(call) => self.end_by(by, &call, now),
-            AdminCommand::Kick { call, user } => self.kick_as(&self.actor(by, &call)?, &call, &user, now),
+            AdminCommand::Kick { call, user, ban } => {
+                self.kick_as(&self.actor(by, &call)?, &call, &user, ban, now)
+            }
             AdminCommand::Mute { call, user, media } => {
                 self.mute_as(&self.actor(by, &call)?, &call, &user, media, now)
             }

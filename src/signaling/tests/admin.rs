@@ -34,7 +34,7 @@ fn a_kick_and_a_mute_through_rest_are_broadcast() {
     let mute = AdminCommand::Mute { call: id.clone(), user: user.clone(), media: Media::Video };
     command(&mut stage, mute).unwrap();
     assert_eq!(stage.expect(a, "call:media-toggled")["mediaType"], "video");
-    command(&mut stage, AdminCommand::Kick { call: id, user }).unwrap();
+    command(&mut stage, AdminCommand::Kick { call: id, user, ban: false }).unwrap();
     stage.expect(b, "call:kicked");
     assert_eq!(stage.expect(a, "call:participant-left")["reason"], "kicked");
     stage.expect(c, "call:participant-left");
@@ -46,7 +46,7 @@ fn a_user_commands_through_rest_what_it_could_through_its_session() {
     let (_, _, _, call) = stage.trio();
     let id = CallId(call.as_str().into());
     let by = |user: &str| Authority::User(identity(user));
-    let kick = |user: &str| AdminCommand::Kick { call: id.clone(), user: UserId(user.into()) };
+    let kick = |user: &str| AdminCommand::Kick { call: id.clone(), user: UserId(user.into()), ban: false };
     assert_eq!(code(stage.admin(&by("b"), kick("c"))), "PERMISSION_DENIED");
     assert_eq!(code(stage.admin(&by("b"), AdminCommand::End(id.clone()))), "PERMISSION_DENIED");
     assert_eq!(code(stage.admin(&by("stranger"), kick("c"))), "CALL_NOT_FOUND");

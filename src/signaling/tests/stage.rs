@@ -227,6 +227,17 @@ impl Stage {
         self.now.instant = instant;
     }
 
+    /// Who has lost its credentials for a call since this was asked last.
+    pub(super) fn departed(&mut self) -> Vec<String> {
+        let gone = self.events.iter().filter_map(|event| match event {
+            Event::Departed { user, .. } => Some(user.0.to_string()),
+            _ => None,
+        });
+        let gone = gone.collect();
+        self.events.clear();
+        gone
+    }
+
     /// The names of the unread events of a session.
     pub(super) fn names(&self, session: SessionId) -> Vec<&'static str> {
         self.inbox
