@@ -46,8 +46,8 @@ pub(super) fn check(file: File, origins: &Origins, mode: Mode, host: &Host) -> R
     let turn = check.turn(&file, &net, &http, &external_ips);
     let public_hosts = check.public_hosts(&file.public, &turn);
     check.signaling(&file.signaling);
-    if file.turn.credential_ttl < Duration::from_secs(60) {
-        check.fail("turn.credential_ttl", "must be 1m or longer: a call takes its time to begin");
+    if file.turn.credential_ttl < Duration::from_secs(10) {
+        check.fail("turn.credential_ttl", "must be 10s or longer: a call takes its time to begin");
     }
     let store = store::Config::parse(&file.store.url)
         .map_err(|message| check.fail("store.url", message))

@@ -64,7 +64,7 @@ pub(super) struct Ice {
 }
 
 /// ICE servers that live shorter than this are not renewed unasked.
-const SHORT_LIVED: Duration = Duration::from_secs(30);
+const SHORT_LIVED: Duration = Duration::from_secs(5);
 
 impl Switchboard {
     pub(super) fn new(config: Config, ice: Box<dyn IceMint>, entropy: Entropy) -> Self {

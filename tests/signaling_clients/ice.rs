@@ -6,8 +6,9 @@ use std::time::{Duration, Instant};
 use serde_json::{Value, json};
 
 use crate::device::{Device, Framing, WEBSOCKET_ONLY};
-use crate::support::server::LOOPBACK_PEERS;
-use crate::support::{Client, Request, Server};
+use crate::support::server::{LOOPBACK_PEERS, SECRET};
+use crate::support::stun_client::rest_credential;
+use crate::support::{Client, EchoPeer, Request, Server, eventually};
 
 /// `iceServers` as a browser would use it: the TURN address over UDP and the credentials for it.
 #[track_caller]
@@ -131,8 +132,67 @@ fn who_is_gone_from_a_group_loses_its_relay_and_the_others_keep_theirs() {
 }
 
 #[test]
+fn what_a_call_has_allocated_outlives_the_expiry_of_its_credential_and_not_the_call() {
+    let server = Server::start(LOOPBACK_PEERS);
+    let (mut ana, mut bruno) = (
+        Device::of(&server, "ana", Framing::WebSocket, true),
+        Device::of(&server, "bruno", Framing::WebSocket, true),
+    );
+    let initiated = ana.ask("call:initiate", &json!({ "to": "bruno", "type": "audio" })).unwrap();
+    let call = json!({ "callId": initiated["callId"] });
+    bruno.ask("call:join", &call);
+    // As the server makes them, but for a moment only.
+    let id = initiated["callId"].as_str().unwrap();
+    let (user, password) = rest_credential(&format!("ana:{id}"), SECRET, Duration::from_secs(2));
+    let client = || Client::new(server.turn()).with_user((&user, &password));
+    let mut early = client();
+    early.allocate();
+    let mut late = client();
+    eventually("the credential expires", || match late.ask_signed(Request::allocate()).code() {
+        401 => Some(()),
+        _ => {
+            assert!(late.ask_signed(Request::refresh(0)).is_success());
+            None
+        }
+    });
+    let peer = EchoPeer::start();
+    assert!(early.ask_signed(Request::refresh(600)).is_success(), "the call lives");
+    assert!(early.ask_signed(Request::permission(&[peer.address])).is_success());
+    assert!(early.ask_signed(Request::channel_bind(0x4000, peer.address)).is_success());
+    early.send_channel_data(0x4000, b"still here");
+    assert_eq!(early.receive_channel_data(), (0x4000, b"still here".to_vec()));
+    ana.ask("call:end", &call);
+    bruno.next("call:ended");
+    server.await_metric("passerelle_turn_allocations", &[], 0.0);
+    assert_eq!(early.ask_signed(Request::refresh(600)).code(), 437);
+}
+
+#[test]
+fn credentials_are_renewed_in_mid_call_before_they_run_out() {
+    let server = Server::start("[turn]\ncredential_ttl = \"10s\"\n");
+    let mut ana = Device::of(&server, "ana", Framing::WebSocket, true);
+    let mut bruno = Device::of(&server, "bruno", WEBSOCKET_ONLY, false);
+    let initiated = ana.ask("call:initiate", &json!({ "to": "bruno", "type": "audio" })).unwrap();
+    assert_eq!(initiated["ttl"], 10);
+    let call = json!({ "callId": initiated["callId"] });
+    bruno.ask("call:join", &call);
+    let joined = bruno.next("call:join");
+    for (device, first) in [(&mut ana, initiated), (&mut bruno, joined)] {
+        let renewed = device.next("call:ice-servers-refreshed");
+        assert_eq!((&renewed["callId"], &renewed["ttl"]), (&call["callId"], &json!(10)));
+        assert_ne!(turn_server(&renewed), turn_server(&first));
+        let _ = allocate(&renewed);
+    }
+    server.await_metric("passerelle_turn_allocations", &[], 2.0);
+    ana.ask("call:leave", &call);
+    server.await_metric("passerelle_turn_allocations", &[], 0.0);
+}
+
+#[test]
 fn whose_connection_stays_lost_loses_its_relay_too() {
-    let server = Server::start("[signaling]\nreconnecting_after = \"1s\"\ngrace = \"1s\"\ngrace_with_session = \"1s\"\n");
+    let server = Server::start(
+        "[signaling]\nreconnecting_after = \"1s\"\ngrace = \"1s\"\ngrace_with_session = \"1s\"\n",
+    );
     let mut ana = Device::of(&server, "ana", Framing::WebSocket, true);
     let mut others = ["bruno", "cleo"].map(|user| Device::of(&server, user, Framing::WebSocket, true));
     let initiated = ana.ask("call:initiate", &json!({ "to": ["bruno", "cleo"], "type": "audio" })).unwrap();
