@@ -172,8 +172,12 @@ metrics! {
     ice_credentials_issued: IntCounterVec = "passerelle_ice_credentials_issued_total" ["kind"] NONE;
     /// Call records written, by result (ok, error, dropped).
     store_writes: IntCounterVec = "passerelle_store_writes_total" ["result"] NONE;
+    /// 1 while the database of call records answers, as last seen; 0 while records wait for it.
+    store_up: IntGauge = "passerelle_store_up" [] NONE;
     /// Events sent to the webhook, by result (ok, error, dropped).
     webhook_deliveries: IntCounterVec = "passerelle_webhook_deliveries_total" ["result"] NONE;
+    /// Events waiting for the webhook, as last counted.
+    webhook_queue_length: IntGauge = "passerelle_webhook_queue_length" [] NONE;
     /// Call records waiting to be written.
     store_queue_length: IntGauge = "passerelle_store_queue_length" [] NONE;
     /// 1 while the server drains.

@@ -56,6 +56,7 @@ impl Observe {
             }
             Event::Duplicate => metrics.signaling_duplicates.inc(),
             Event::Notice(notice) => self.records.push_notice(notice),
+            Event::MissedSeen { user, at } => self.records.push_seen(user, at),
             Event::EventIn { name } => metrics.signaling_events.with_label_values(&[name, "in"]).inc(),
             Event::Rejected { code } => metrics.signaling_errors.with_label_values(&[code]).inc(),
             Event::RateLimited { limit } => metrics.signaling_rate_limited.with_label_values(&[limit]).inc(),

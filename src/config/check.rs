@@ -11,6 +11,7 @@ use super::host::Host;
 use super::origin::{ConfigError, Origins, Problem};
 use super::secret::{self, MIN_BYTES, Secret};
 use super::{Config, Mode, Values};
+use crate::store::Retention;
 use crate::{auth, http, logging, shutdown, signaling, store, turn};
 
 /// The state of a check.
@@ -52,11 +53,16 @@ pub(super) fn check(file: File, origins: &Origins, mode: Mode, host: &Host) -> R
     let store = store::Config::parse(&file.store.url)
         .map_err(|message| check.fail("store.url", message))
         .unwrap_or(store::Config::Memory);
-    let retention = Duration::from_secs(u64::from(file.store.retention_days) * 24 * 3600);
-    if retention.is_zero() {
+    let days = |days: u16| Duration::from_secs(u64::from(days) * 24 * 3600);
+    let retention =
+        Retention { calls: days(file.store.retention_days), events: days(file.store.events_days) };
+    if retention.calls.is_zero() {
         check.fail("store.retention_days", "must be 1 or more: calls that run are records too");
     }
     let webhooks = check.webhooks(&file.webhooks);
+    if file.webhooks.max_waiting == 0 {
+        check.fail("webhooks.max_waiting", "must be 1 or more: every event waits for a moment");
+    }
     if let Err(error) = logging::parse_filter(&file.log.level) {
         check.fail("log.level", error.to_string());
     }
@@ -78,7 +84,9 @@ pub(super) fn check(file: File, origins: &Origins, mode: Mode, host: &Host) -> R
         auth,
         store,
         retention,
+        peer_networks: file.store.peer_networks,
         webhooks,
+        webhook_events: file.webhooks.max_waiting,
         logging: logging::Config {
             format: file.log.format,
             filter: file.log.level,

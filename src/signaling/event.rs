@@ -86,6 +86,13 @@ pub enum Event {
     },
     /// A step in the life of a call, for webhooks.
     Notice(Arc<Notice>),
+    /// A user was told of every call it has missed until now.
+    MissedSeen {
+        /// Who.
+        user: UserId,
+        /// Now, in milliseconds since the Unix epoch.
+        at: i64,
+    },
     /// The persistent state of a call changed: the whole record, to be upserted. Newest `rev` wins.
     Record(Arc<CallRecord>),
 }
@@ -185,6 +192,8 @@ pub struct ParticipantRecord {
     pub relay_bytes: u64,
     /// Transport between it and the relay.
     pub relay_transport: Option<&'static str>,
+    /// Networks of the peers the relay talked to for it, in short (`198.51.100.0/24`).
+    pub relay_peers: Vec<Arc<str>>,
 }
 
 impl CallRecord {

@@ -395,6 +395,7 @@ impl Server {
             }
         }
         self.stats.held(-(allocation.permissions.len() as i64), -(allocation.channels.live() as i64));
+        let peers = allocation.permissions.peers().collect();
         for relayed in allocation.relayed {
             self.stats.allocations(allocation.five_tuple.transport, relayed.family, -1);
             let relay = RelayId { slot, family: relayed.family };
@@ -406,6 +407,7 @@ impl Server {
             reason,
             duration: now.saturating_duration_since(allocation.created),
             usage: allocation.usage,
+            peers,
         }));
     }
 

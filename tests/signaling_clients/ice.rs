@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 use serde_json::{Value, json};
 
 use crate::device::{Device, Framing, WEBSOCKET_ONLY};
+use crate::records::rest;
 use crate::support::server::{LOOPBACK_PEERS, SECRET};
 use crate::support::stun_client::rest_credential;
 use crate::support::{Client, EchoPeer, Request, Server, eventually};
@@ -67,6 +68,19 @@ fn credentials_allocate_and_those_of_a_call_end_with_it() {
     server.await_metric("passerelle_turn_allocations", &[], 1.0);
     let took = ended.elapsed();
     assert!(took < Duration::from_secs(5), "the allocations of the call outlived it by {took:?}");
+
+    let path = format!("calls/{}", initiated["callId"].as_str().unwrap());
+    let record = eventually("the record knows what the relay carried", || {
+        let record = rest(&server, "ana", &path).1;
+        (record["relayBytesDown"].as_u64() >= Some(100_000)).then_some(record)
+    });
+    let participants = record["participants"].as_array().unwrap();
+    let by = |user: &str| participants.iter().find(|who| who["userId"] == user).unwrap();
+    assert_eq!(
+        (&by("ana")["relayTransport"], by("ana")["relayBytes"].as_u64()),
+        (&json!("udp"), Some(100_000))
+    );
+    assert_eq!(by("bruno")["relayPeers"], json!(["127.0.0.0/24"]), "{record}");
 
     assert!(of_session.ask_signed(Request::refresh(600)).is_success(), "the session goes on");
     let (address, user, password) = turn_server(&initiated);

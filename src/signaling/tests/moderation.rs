@@ -305,6 +305,24 @@ fn missed_calls_wait_for_a_user_who_was_away() {
     stage.close(b);
     let b = stage.open("b");
     assert_eq!(stage.expect(b, "session:ready")["missed"], json!([]));
+    let seen = stage.events.iter().filter(|event| matches!(event, Event::MissedSeen { .. })).count();
+    assert_eq!(seen, 1, "an empty list needs no note");
+}
+
+#[test]
+fn what_was_missed_before_a_restart_is_told_after_it() {
+    let mut stage = Stage::new();
+    let here = stage.open("here");
+    let missed = ["here", "away", "away"].map(|user| (UserId(user.into()), json!({ "callId": user })));
+    stage.restore_missed(missed.into());
+    assert_eq!(stage.expect(here, "call:missed")["callId"], "here");
+    let away = stage.open("away");
+    assert_eq!(stage.expect(away, "session:ready")["missed"].as_array().map(Vec::len), Some(2));
+    let seen = stage.events.iter().filter_map(|event| match event {
+        Event::MissedSeen { user, .. } => Some(user.0.to_string()),
+        _ => None,
+    });
+    assert_eq!(seen.collect::<Vec<_>>(), ["here", "away"]);
 }
 
 #[test]

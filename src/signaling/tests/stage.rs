@@ -168,8 +168,9 @@ impl Stage {
         outcome
     }
 
-    pub(super) fn relay_usage(&mut self, call: &str, user: &str, bytes: (u64, u64)) {
-        self.hub.relay_usage(&CallId(call.into()), &UserId(user.into()), bytes, "udp", self.now);
+    pub(super) fn relay_usage(&mut self, call: &str, user: &str, (up, down): (u64, u64)) {
+        let usage = RelayUsage { up, down, transport: "udp", peers: vec!["198.51.100.0/24".into()] };
+        self.hub.relay_usage(&CallId(call.into()), &UserId(user.into()), usage, self.now);
         self.settle();
     }
 
@@ -236,6 +237,11 @@ impl Stage {
         let gone = gone.collect();
         self.events.clear();
         gone
+    }
+
+    pub(super) fn restore_missed(&mut self, missed: Vec<(UserId, Value)>) {
+        self.hub.restore_missed(missed, self.now);
+        self.settle();
     }
 
     /// The names of the unread events of a session.
