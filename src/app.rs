@@ -262,6 +262,10 @@ fn reload_parts(
                 certificates.iter().try_for_each(|found| found.reload().map_err(|error| error.to_string()))
             }
         }),
+        on_outcome: Box::new({
+            let reloads = base.metrics.config_reloads.clone();
+            move |result| reloads.with_label_values(&[result]).inc()
+        }),
         bound,
     }
 }
