@@ -125,8 +125,13 @@ impl Relay {
         config.limits.binding_per_second = 0;
         let key = Key::long_term(Algorithm::Md5, "ana", REALM, "secret");
         let name = || Arc::from("ana");
-        let grant =
-            Arc::new(Grant { username: name(), user: name(), call: Some(name()), expires_unix: None });
+        let grant = Arc::new(Grant {
+            username: name(),
+            user: name(),
+            call: Some(name()),
+            serial: 1,
+            expires_unix: None,
+        });
         let shared = Shared::new(&config.relay_addresses, config.ports, [7; 32]);
         let mut state = 1u64;
         let entropy = Box::new(move |bytes: &mut [u8]| {

@@ -10,6 +10,7 @@ pub mod everywhere;
 pub mod http_get;
 pub mod line;
 pub mod namespace;
+pub mod postgres;
 pub mod program;
 pub mod server;
 pub mod stun_client;
@@ -17,6 +18,7 @@ pub mod stun_client;
 pub use certificate::Certificate;
 pub use everywhere::Everywhere;
 pub use line::{Line, Transport};
+pub use postgres::Postgres;
 pub use server::Server;
 pub use stun_client::{Answer, Client, EchoPeer, Request};
 
