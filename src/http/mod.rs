@@ -15,6 +15,7 @@ mod engine;
 mod frame;
 mod health;
 mod ice_servers;
+pub mod inbound;
 mod openapi;
 mod operations;
 mod origin;
