@@ -16,6 +16,7 @@
     reason = "a measurement that cannot go on stops, and its report goes to the terminal"
 )]
 
+mod canary;
 mod crowd;
 mod machine;
 mod profiles;
@@ -91,12 +92,19 @@ impl Arguments {
 }
 
 fn main() {
-    let arguments = Arguments::read();
+    let mut arguments = Arguments::read();
     let kinds = arguments.kinds();
-    let descriptors = arguments.sessions.max(2 * arguments.storm) as u64 + 2_000;
-    if let Some(missing) = machine::prepare(descriptors) {
-        println!("skipped: {missing}");
-        return;
+    let wanted = arguments.sessions.max(profiles::storm_sessions(arguments.storm));
+    match machine::prepare(wanted) {
+        Ok(most) if most < profiles::storm_sessions(arguments.storm) => {
+            println!("skipped: more open files are needed than the {most} there are");
+            return;
+        }
+        Ok(most) => arguments.sessions = arguments.sessions.min(most),
+        Err(missing) => {
+            println!("skipped: {missing}");
+            return;
+        }
     }
     let mut report = Report::new(&kinds);
     for round in 0..arguments.rounds {

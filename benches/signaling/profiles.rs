@@ -4,7 +4,9 @@ use std::fmt::Write as _;
 use std::time::{Duration, Instant};
 
 use super::Arguments;
+use super::canary::Canary;
 use super::crowd::Crowd;
+use super::machine;
 use super::report::Report;
 use super::servers::{Kind, Server};
 use super::session::Heard;
@@ -15,6 +17,8 @@ const CALLS: usize = 250;
 const WINDOW: usize = 4;
 /// Before anything is counted.
 const WARM_UP: Duration = Duration::from_millis(500);
+/// How long the generator rests when there is nothing to do.
+const BREATH: Duration = Duration::from_micros(10);
 /// The storm: groups of one that stays and three that are cut, as many as a call has by default.
 const GROUP: usize = 4;
 /// A session description is of this size, a candidate of a hundred bytes.
@@ -27,6 +31,11 @@ const WITHOUT_RATES: &str = "[signaling.rates]\n\
     frames = { count = 0, per = \"1s\", burst = 1 }\n\
     signals = { count = 0, per = \"1s\", burst = 1 }\n\
     candidates = { count = 0, per = \"1s\", burst = 1 }\n";
+
+/// How many sessions the storm needs in all.
+pub(crate) fn storm_sessions(cut: usize) -> usize {
+    cut.div_ceil(GROUP - 1) * GROUP
+}
 
 /// Runs every profile that is wanted, each against a server of its own.
 pub(crate) fn run_all(arguments: &Arguments, kind: Kind, report: &mut Report) {
@@ -47,9 +56,8 @@ pub(crate) fn run_all(arguments: &Arguments, kind: Kind, report: &mut Report) {
 /// Idle sessions: what the process has more than before, divided by them.
 fn memory(arguments: &Arguments, kind: Kind, report: &mut Report) {
     let server = Server::start(kind, "");
-    let mut crowd = Crowd::new(&server, arguments.sessions + 100);
-    let (first, rest): (Vec<usize>, Vec<usize>) =
-        ((0..100).collect(), (100..arguments.sessions + 100).collect());
+    let mut crowd = Crowd::new(&server, arguments.sessions);
+    let (first, rest): (Vec<usize>, Vec<usize>) = ((0..100).collect(), (100..arguments.sessions).collect());
     // What the server makes once is not a session's.
     crowd.gather(&first);
     let before = server.resident();
@@ -196,11 +204,15 @@ fn half(
     rate: f64,
     report: &mut Report,
 ) {
+    server.prefer();
+    machine::real_time(std::process::id(), false, true);
+    let canary = Canary::start();
     let start = Instant::now();
     pairs.start = start;
     let time = Duration::from_secs_f64(arguments.seconds);
     let run_time = server.run_time();
-    let mut latencies: Vec<u64> = Vec::new();
+    // When each was due, and how long it took.
+    let mut latencies: Vec<(Duration, Duration)> = Vec::new();
     let (mut sent, mut arrived) = (0_u64, 0_u64);
     let total = (rate * arguments.seconds) as u64;
     while arrived < total && start.elapsed() < 4 * time + Duration::from_secs(5) {
@@ -213,32 +225,61 @@ fn half(
             sent += 1;
         }
         let marks = pairs.arrived(Duration::ZERO);
+        if marks.is_empty() {
+            // What has this priority must not run all the time.
+            std::thread::sleep(BREATH);
+        }
         let now = start.elapsed();
         arrived += marks.len() as u64;
-        if now > WARM_UP {
-            latencies.extend(marks.iter().map(|(_, mark)| (now.as_nanos() as u64).saturating_sub(*mark)));
-        }
+        let took = marks
+            .iter()
+            .map(|(_, mark)| Duration::from_nanos(*mark))
+            .map(|due| (due, now.saturating_sub(due)));
+        latencies.extend(took.filter(|(due, _)| *due > WARM_UP));
     }
+    machine::real_time(std::process::id(), false, false);
     assert_eq!(arrived, total, "signals got lost");
     let cpu = (server.run_time() - run_time) as f64 / 1e9 / start.elapsed().as_secs_f64();
-    latencies.sort_unstable();
-    let quantile = |q: f64| latencies[(latencies.len() as f64 * q) as usize] as f64 / 1e6;
-    report.record(server.kind, profile, "at half load: 50 %, ms", quantile(0.5));
-    report.record(server.kind, profile, "at half load: 99 %, ms", quantile(0.99));
+    let all: Vec<Duration> = latencies.iter().map(|(_, took)| *took).collect();
+    report.record(server.kind, profile, "at half load: 50 %, ms", quantile(all.clone(), 0.5));
+    report.record(server.kind, profile, "with stalls: 99 %, ms", quantile(all, 0.99));
+    if let Some(canary) = canary {
+        let stalls = canary.stalls();
+        let gone: Duration = stalls.iter().map(|(begin, end)| *end - *begin).sum();
+        let is_disturbed = |due: Duration, took: Duration| {
+            let (sent, arrived) = (start + due, start + due + took);
+            stalls.iter().any(|(begin, end)| sent < *end + 2 * (*end - *begin) && arrived > *begin)
+        };
+        let whole = latencies.len() as f64;
+        latencies.retain(|(due, took)| !is_disturbed(*due, *took));
+        let left_out = 100.0 * (1.0 - latencies.len() as f64 / whole);
+        let kept = latencies.into_iter().map(|(_, took)| took).collect();
+        report.record(server.kind, profile, "at half load: 99 %, ms", quantile(kept, 0.99));
+        report.record(server.kind, profile, "left out for stalls, %", left_out);
+        report.record(server.kind, profile, "a core was gone, ms", gone.as_secs_f64() * 1e3);
+    }
     report.record(server.kind, profile, "CPU used at half load, %", 100.0 * cpu);
+}
+
+/// Milliseconds.
+fn quantile(mut latencies: Vec<Duration>, share: f64) -> f64 {
+    latencies.sort_unstable();
+    latencies
+        .get((latencies.len() as f64 * share) as usize)
+        .map_or(f64::NAN, |found| found.as_secs_f64() * 1e3)
 }
 
 /// Ten thousand connections are reset at once. Those who stay send each of them something; then all come back at once.
 fn storm(arguments: &Arguments, kind: Kind, report: &mut Report) {
     let server = Server::start(kind, "");
-    let groups = arguments.storm.div_ceil(GROUP - 1);
-    let mut crowd = Crowd::new(&server, groups * GROUP);
-    let everyone: Vec<usize> = (0..groups * GROUP).collect();
+    let size = storm_sessions(arguments.storm);
+    let mut crowd = Crowd::new(&server, size);
+    let everyone: Vec<usize> = (0..size).collect();
     crowd.gather(&everyone);
     let members: Vec<Vec<usize>> = everyone.chunks(GROUP).map(<[usize]>::to_vec).collect();
     let calls = crowd.call(&members);
     let cut: Vec<usize> = members.iter().flat_map(|group| group[1..].iter().copied()).collect();
-    let mut got: Vec<Vec<u64>> = vec![Vec::new(); groups * GROUP];
+    let mut got: Vec<Vec<u64>> = vec![Vec::new(); size];
     let mut note = |index: usize, heard: Heard| {
         if let Heard::Signal(mark) = heard {
             got[index].push(mark);

@@ -117,6 +117,12 @@ impl Server {
         machine::run_time(self.child.id())
     }
 
+    /// Puts it before whatever else runs here. Of Node that is the thread that does the work: its helpers would come before
+    /// it too often.
+    pub(crate) fn prefer(&self) {
+        machine::real_time(self.child.id(), self.kind != Kind::Node, true);
+    }
+
     /// Bytes of its own, after Node has been asked to collect its garbage.
     pub(crate) fn resident(&self) -> u64 {
         if self.kind == Kind::Node {
