@@ -40,6 +40,8 @@ pub(crate) struct Arguments {
     only: Vec<String>,
     json: PathBuf,
     ours_only: bool,
+    /// What the profiles' rates are multiplied by.
+    load: f64,
     /// Allocations of the large profile.
     many: usize,
     /// Set for the part that runs inside the generator's namespace.
@@ -53,6 +55,7 @@ fn arguments() -> Arguments {
         only: Vec::new(),
         json: PathBuf::from("target/bench-relay.json"),
         ours_only: false,
+        load: 1.0,
         many: 10_000,
         inside: None,
     };
@@ -64,6 +67,7 @@ fn arguments() -> Arguments {
             "--seconds" => found.seconds = value().parse().expect("--seconds is a number"),
             "--only" => found.only = value().split(',').map(str::to_owned).collect(),
             "--json" => found.json = value().into(),
+            "--load" => found.load = value().parse().expect("--load is a number"),
             "--many" => found.many = value().parse().expect("--many is a number"),
             "--inside" => found.inside = Some(value()),
             "--ours" => found.ours_only = true,

@@ -72,7 +72,7 @@ fn relay(
         way: profile.way,
         size: profile.size,
         burst: profile.burst,
-        rate: profile.rate,
+        rate: profile.rate * arguments.load,
         seconds: arguments.seconds,
     };
     for client in clients {

@@ -160,6 +160,7 @@ impl Relay {
             stats.push(Arc::clone(server.stats()));
             let worker = Worker {
                 poll,
+                now: now(),
                 sockets,
                 streams: Streams::new(self.config.stream_queue, self.config.unauthenticated_timeout),
                 server,

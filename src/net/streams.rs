@@ -10,7 +10,7 @@ use slab::Slab;
 
 use super::sockets::{Owner, stream_token};
 use super::stream::{CHUNK, Connection, Progress, Stream};
-use super::worker::{Stake, Worker, now, to};
+use super::worker::{Stake, Worker, to};
 use crate::turn::{Direction, DropReason, FiveTuple, Frame, Now, Verdict, first_frame};
 
 /// Chunks one connection may read before the others get their turn.
@@ -99,12 +99,12 @@ impl Worker {
         let five_tuple = connection.five_tuple;
         if let Some(old) = self.streams.by_client.get(&five_tuple).copied() {
             // The client's port was used again before this side saw the old connection end.
-            self.close_stream(old, now());
+            self.close_stream(old, self.now);
         }
         match self.streams.insert(self.poll.registry(), Stream::new(connection)) {
             Ok(index) => {
                 self.gauges.connections.with_label_values(&[five_tuple.transport.label()]).inc();
-                self.read_frames(index, now());
+                self.read_frames(index, self.now);
                 self.stream_turn(index);
             }
             Err(error) => tracing::warn!(%error, "a connection could not be watched"),
@@ -113,7 +113,7 @@ impl Worker {
 
     /// Reads one connection until it is empty or its turn is over, and writes what waits for it.
     pub(super) fn stream_turn(&mut self, index: usize) {
-        let now = now();
+        let now = self.now;
         let mut progress = Progress::More;
         for _ in 0..CHUNKS_PER_TURN {
             let Streams { slab, scratch, .. } = &mut self.streams;

@@ -61,6 +61,8 @@ pub(super) struct Stake {
 /// A worker, ready to run.
 pub(super) struct Worker {
     pub(super) poll: Poll,
+    /// The clocks as of the last wake-up or full batch: what is handled together happens at one time.
+    pub(super) now: Now,
     pub(super) sockets: Sockets,
     pub(super) streams: Streams,
     pub(super) server: Server,
@@ -131,6 +133,8 @@ impl Worker {
             if woken && self.obey() {
                 return Ok(());
             }
+            // Requests come to listeners: they are read before any peer's data.
+            ready.sort_by_key(|owner| !matches!(owner, Owner::Listener(_)));
             for owner in ready.drain(..) {
                 match owner {
                     Owner::Stream(index) => {
@@ -148,11 +152,13 @@ impl Worker {
     fn wait(&mut self, events: &mut Events) -> io::Result<()> {
         let timeout = if self.unfinished.is_empty() {
             let next = self.server.poll_timeout().into_iter().chain(self.streams.next_deadline()).min();
-            next.map(|at| at.saturating_duration_since(Instant::now()))
+            next.map(|at| at.saturating_duration_since(self.now.instant))
         } else {
             Some(Duration::ZERO)
         };
-        match self.poll.poll(events, timeout) {
+        let polled = self.poll.poll(events, timeout);
+        self.now = now();
+        match polled {
             Err(error) if error.kind() != io::ErrorKind::Interrupted => Err(error),
             _ => Ok(()),
         }
@@ -163,11 +169,11 @@ impl Worker {
         while let Ok(command) = self.commands.try_recv() {
             match command {
                 Command::Adopt(connection) => self.adopt(*connection),
-                Command::RevokeCall(call) => self.server.revoke_call(&call, now()),
+                Command::RevokeCall(call) => self.server.revoke_call(&call, self.now),
                 Command::Reconfigure(settings, keys) => self.server.reconfigure(settings, keys),
                 Command::Stop => {
-                    self.close_streams(now());
-                    self.server.shut_down(now());
+                    self.close_streams(self.now);
+                    self.server.shut_down(self.now);
                     self.drain_outputs();
                     return true;
                 }
@@ -178,12 +184,13 @@ impl Worker {
     }
 
     fn on_timeout(&mut self) {
-        if self.server.poll_timeout().is_some_and(|at| at <= Instant::now()) {
-            self.server.on_timeout(now());
+        let now = self.now;
+        if self.server.poll_timeout().is_some_and(|at| at <= now.instant) {
+            self.server.on_timeout(now);
             self.drain_outputs();
         }
-        if self.streams.next_deadline().is_some_and(|at| at <= Instant::now()) {
-            self.close_idle_streams(now());
+        if self.streams.next_deadline().is_some_and(|at| at <= now.instant) {
+            self.close_idle_streams(now);
         }
     }
 
@@ -205,6 +212,7 @@ impl Worker {
                 Err(error) => return self.receive_failed(owner, &error),
             }
             handled += self.settle();
+            self.now = now();
             if handled >= DATAGRAMS_PER_TURN {
                 break;
             }
@@ -225,7 +233,7 @@ impl Worker {
             Owner::Relay(id) if broken => {
                 tracing::warn!(%error, "a relay socket failed: its allocation ends");
                 self.settle();
-                self.server.relay_failed(id, now());
+                self.server.relay_failed(id, self.now);
                 self.drain_outputs();
             }
             _ if broken => tracing::error!(%error, "a listener failed and is not read any more"),
@@ -240,7 +248,7 @@ impl Worker {
 
     /// Tells clients of the ICMP errors that a relay socket has met.
     fn report_errors(&mut self, id: RelayId) {
-        let now = now();
+        let now = self.now;
         let mut errors = std::mem::take(&mut self.errors);
         for _ in 0..ERROR_ROUNDS {
             let Some(descriptor) = self.sockets.relay(id) else { break };
@@ -266,7 +274,7 @@ impl Worker {
     /// Decides on the batch, then sends everything that follows from it. Gives the number of datagrams.
     fn settle(&mut self) -> usize {
         let mut handled = 0;
-        let now = now();
+        let now = self.now;
         let origins = std::mem::take(&mut self.origins);
         for (index, origin) in origins.iter().enumerate() {
             handled += match origin.owner {
@@ -445,13 +453,13 @@ impl Worker {
     }
 
     pub(super) fn flush(&mut self) {
-        let Self { sender: Outbox { sender, stakes }, receiver, server, gauges, .. } = self;
+        let Self { sender: Outbox { sender, stakes }, receiver, server, gauges, now, .. } = self;
         if stakes.is_empty() {
             return;
         }
         gauges.sent.observe(stakes.len() as f64);
         let stats = server.stats();
-        sender.flush(receiver, Instant::now(), |Unsent { index, code }| {
+        sender.flush(receiver, now.instant, |Unsent { index, code }| {
             let Some(stake) = stakes.get(index) else { return };
             let reason = match code {
                 libc::EAGAIN | libc::ENOBUFS => DropReason::SendBuffer,

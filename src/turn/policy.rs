@@ -101,11 +101,27 @@ impl PermittedPeer {
     }
 }
 
-/// A network and what becomes of a peer in it.
+/// A network, as the bits that are compared, and what becomes of a peer in it.
 #[derive(Debug, Clone, Copy)]
-struct Rule {
-    network: IpNet,
+struct Rule<Bits> {
+    mask: Bits,
+    network: Bits,
     verdict: Verdict,
+}
+
+impl<Bits: Copy + PartialEq + std::ops::BitAnd<Output = Bits>> Rule<Bits> {
+    fn matches(&self, address: Bits) -> bool {
+        address & self.mask == self.network
+    }
+}
+
+/// The verdict of the first rule that matches.
+fn first_match<Bits>(rules: &[Rule<Bits>], address: Bits) -> Verdict
+where
+    Bits: Copy + PartialEq + std::ops::BitAnd<Output = Bits>,
+{
+    let found = rules.iter().find(|rule| rule.matches(address));
+    found.map_or(Verdict::Special(DenyRule::Reserved), |rule| rule.verdict)
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -136,8 +152,8 @@ impl Verdict {
 #[derive(Debug)]
 pub struct PeerPolicy {
     /// Most specific first, so that the first match decides.
-    v4: Vec<Rule>,
-    v6: Vec<Rule>,
+    v4: Vec<Rule<u32>>,
+    v6: Vec<Rule<u128>>,
     low_ports: Vec<u16>,
     own_listeners: Vec<SocketAddr>,
     own_addresses: Vec<IpAddr>,
@@ -146,18 +162,28 @@ pub struct PeerPolicy {
 impl PeerPolicy {
     /// Builds the filter from the operator's lists.
     pub fn new(rules: &PeerRules) -> Self {
-        let defaults = DEFAULTS.iter().filter_map(|(network, verdict)| {
-            network.parse().ok().map(|network| Rule { network, verdict: *verdict })
-        });
+        let defaults = DEFAULTS
+            .iter()
+            .filter_map(|(network, verdict)| network.parse().ok().map(|network: IpNet| (network, *verdict)));
         let listed = |networks: &[IpNet], verdict| {
-            networks.iter().map(move |network| Rule { network: network.trunc(), verdict }).collect::<Vec<_>>()
+            networks.iter().map(move |network| (network.trunc(), verdict)).collect::<Vec<_>>()
         };
-        let mut all: Vec<Rule> = defaults
+        let mut all: Vec<(IpNet, Verdict)> = defaults
             .chain(listed(&rules.allow, Verdict::Allowed))
             .chain(listed(&rules.deny, Verdict::Denied))
             .collect();
-        all.sort_by_key(|rule| std::cmp::Reverse((rule.network.prefix_len(), rule.verdict.rank())));
-        let (v4, v6) = all.into_iter().partition(|rule| matches!(rule.network, IpNet::V4(_)));
+        all.sort_by_key(|(network, verdict)| std::cmp::Reverse((network.prefix_len(), verdict.rank())));
+        let (mut v4, mut v6) = (Vec::new(), Vec::new());
+        for (network, verdict) in all {
+            match network {
+                IpNet::V4(net) => {
+                    v4.push(Rule { mask: net.netmask().into(), network: net.network().into(), verdict });
+                }
+                IpNet::V6(net) => {
+                    v6.push(Rule { mask: net.netmask().into(), network: net.network().into(), verdict });
+                }
+            }
+        }
         Self {
             v4,
             v6,
@@ -199,17 +225,17 @@ impl PeerPolicy {
             let live = port.is_none_or(|port| is_relayed(SocketAddr::new(address, port)));
             return if live { Ok(PermittedPeer { ip }) } else { Err(DenyRule::OwnAddress) };
         }
-        self.decide(address).map(|()| PermittedPeer { ip })
+        self.decide(address, verdict).map(|()| PermittedPeer { ip })
     }
 
-    /// The verdict on an address and on every IPv4 address it carries inside.
-    fn decide(&self, address: IpAddr) -> Result<(), DenyRule> {
+    /// Whether the verdict on an address, and on every IPv4 address it carries inside, lets it pass.
+    fn decide(&self, address: IpAddr, verdict: Verdict) -> Result<(), DenyRule> {
         let denied = |verdict| match verdict {
             Verdict::Public | Verdict::Allowed => Ok(()),
             Verdict::Special(rule) => Err(rule),
             Verdict::Denied => Err(DenyRule::DenyList),
         };
-        denied(self.verdict(address))?;
+        denied(verdict)?;
         if let IpAddr::V6(v6) = address {
             for inner in embedded(v6).into_iter().flatten() {
                 denied(self.verdict(inner.into()))?;
@@ -219,11 +245,10 @@ impl PeerPolicy {
     }
 
     fn verdict(&self, address: IpAddr) -> Verdict {
-        let rules = if address.is_ipv4() { &self.v4 } else { &self.v6 };
-        rules
-            .iter()
-            .find(|rule| rule.network.contains(&address))
-            .map_or(Verdict::Special(DenyRule::Reserved), |rule| rule.verdict)
+        match address {
+            IpAddr::V4(ip) => first_match(&self.v4, u32::from(ip)),
+            IpAddr::V6(ip) => first_match(&self.v6, u128::from(ip)),
+        }
     }
 }
 

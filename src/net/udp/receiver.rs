@@ -66,6 +66,8 @@ pub(in crate::net) struct Receiver {
     _iovecs: Box<[iovec]>,
     slots: Box<[Slot]>,
     filled: usize,
+    /// Slots that any batch has filled.
+    written: usize,
 }
 
 // SAFETY: the pointers inside lead to buffers that the same value owns on the heap.
@@ -85,10 +87,11 @@ impl Receiver {
             slot.msg_hdr.msg_iovlen = 1;
             slot.msg_hdr.msg_name = (&raw mut *address).cast();
             slot.msg_hdr.msg_control = (&raw mut *control).cast();
+            prepare(&mut slot);
             slot
         };
         let slots = parts.map(slot).collect();
-        Self { offload, buffer, addresses, _controls: controls, _iovecs: iovecs, slots, filled: 0 }
+        Self { offload, buffer, addresses, _controls: controls, _iovecs: iovecs, slots, filled: 0, written: 0 }
     }
 
     /// Begins a new batch.
@@ -105,15 +108,15 @@ impl Receiver {
     /// that the socket is empty, and so does `WouldBlock`.
     pub(in crate::net) fn receive(&mut self, socket: RawFd, limit: usize) -> io::Result<usize> {
         let end = self.filled.saturating_add(limit).min(BATCH);
-        let slots = self.slots.get_mut(self.filled..end).unwrap_or_default();
-        for slot in &mut *slots {
-            slot.msg_hdr.msg_namelen = RawAddress::SIZE;
-            slot.msg_hdr.msg_controllen = ROOM as _;
-            slot.msg_hdr.msg_flags = 0;
+        // Only what the kernel has written to is made ready again.
+        for slot in self.slots.get_mut(self.filled..end.min(self.written)).unwrap_or_default() {
+            prepare(slot);
         }
+        let slots = self.slots.get_mut(self.filled..end).unwrap_or_default();
         // SAFETY: every slot points to buffers of this value, each with its true length, that nobody else borrows.
         let count = unsafe { call::receive(socket, slots, self.offload) }?;
         self.filled += count;
+        self.written = self.written.max(self.filled);
         Ok(count)
     }
 
@@ -142,4 +145,11 @@ impl Receiver {
         let start = payload.run * PITCH;
         self.buffer.get(start + payload.range.start..start + payload.range.end).unwrap_or_default()
     }
+}
+
+/// Makes a slot ready for the kernel: the lengths are its own answer of the time before.
+fn prepare(slot: &mut Slot) {
+    slot.msg_hdr.msg_namelen = RawAddress::SIZE;
+    slot.msg_hdr.msg_controllen = ROOM as _;
+    slot.msg_hdr.msg_flags = 0;
 }

@@ -2,8 +2,8 @@
 //! sent with one call a socket.
 //!
 //! A group is a sequence of datagrams from one socket to one destination, all of one size but for the last, which may
-//! be shorter: the kernel gets it as one message and cuts it (UDP_SEGMENT). The order of what goes from one socket to
-//! one destination never changes.
+//! be shorter: the kernel gets it as one message and cuts it (UDP_SEGMENT). The order of what is relayed from one socket
+//! to one destination never changes; answers of our own go first.
 
 use std::net::{IpAddr, SocketAddr};
 use std::ops::Range;
@@ -64,15 +64,15 @@ impl Message {
             && self.dont_fragment == other.dont_fragment
     }
 
-    /// Sorts by socket, then keeps together what has one destination. Two destinations may share a number; that costs
-    /// a group, nothing else.
+    /// Sorts what is of our own, answers to requests, before what is relayed; then by socket; then keeps together what
+    /// has one destination. Two destinations may share a number; that costs a group, nothing else.
     fn place(&self) -> u64 {
         let ip = match self.destination.ip() {
             IpAddr::V4(ip) => u64::from(u32::from(ip)),
             IpAddr::V6(ip) => u128::from(ip) as u64 ^ (u128::from(ip) >> 64) as u64,
         };
         let mixed = (ip ^ u64::from(self.destination.port()) << 32).wrapping_mul(0x9E37_79B9_7F4A_7C15);
-        u64::from(self.socket as u32) << 32 | mixed >> 32
+        u64::from(self.payload.is_some()) << 63 | u64::from(self.socket as u32) << 32 | mixed >> 32
     }
 }
 

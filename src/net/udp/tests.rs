@@ -136,6 +136,25 @@ fn one_message_that_cannot_be_sent_does_not_hold_up_the_others() {
 }
 
 #[test]
+fn an_answer_leaves_before_the_data_of_its_batch() {
+    for offload in OFFLOADS {
+        let [from, to, other] = [(); 3].map(|()| bound("127.0.0.1:0", offload));
+        let (mut sender, mut receiver) = (Sender::new(offload), Receiver::new(offload));
+        UdpSocket::bind("127.0.0.1:0").unwrap().send_to(b"data", from.local_addr().unwrap()).unwrap();
+        receive(&mut receiver, &from);
+        let there = to.local_addr().unwrap();
+        let data = |socket| Message { payload: Some(Payload { run: 0, range: 0..4 }), ..plain(socket, there) };
+        for socket in [&other, &from, &other, &from] {
+            sender.push(data(socket), b"");
+        }
+        sender.push(plain(&from, there), b"answer");
+        flush(&mut sender, &receiver);
+        let seen: Vec<_> = receive_all(&mut receiver, &to, 5).into_iter().map(|(.., bytes)| bytes).collect();
+        assert_eq!(seen[0], b"answer", "{offload:?}");
+    }
+}
+
+#[test]
 fn what_a_full_buffer_loses_is_reported() {
     let small = Options { receive_buffer: 4096, ..options(Offload::Segmentation) };
     let to = bind("127.0.0.1:0".parse().unwrap(), Role::Relay, small).unwrap();
@@ -261,8 +280,8 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
     })
 }
 
-/// What arrived, by way.
-type Flows = BTreeMap<(usize, usize), Vec<(u8, Vec<u8>)>>;
+/// What arrived, by way and by whether it was relayed: answers may overtake that, and only them.
+type Flows = BTreeMap<(usize, usize, u8), Vec<(u8, Vec<u8>)>>;
 
 /// Sends the steps and gives what arrived: in one flush, or one flush each.
 fn relay(steps: &[Step], local: &str, offload: Offload, at_once: bool) -> Flows {
@@ -280,7 +299,7 @@ fn relay(steps: &[Step], local: &str, offload: Offload, at_once: bool) -> Flows 
         for (target, count) in expected.iter_mut().enumerate() {
             for (from, class, bytes) in receive_all(&mut found, &targets[target], std::mem::take(count)) {
                 let socket = sources.iter().position(|socket| socket.local_addr().unwrap() == from).unwrap();
-                flows.entry((socket, target)).or_default().push((class, bytes));
+                flows.entry((socket, target, bytes[0])).or_default().push((class, bytes));
             }
         }
     };
@@ -292,7 +311,8 @@ fn relay(steps: &[Step], local: &str, offload: Offload, at_once: bool) -> Flows 
             dont_fragment: step.dont_fragment,
             ..plain(&sources[step.socket], targets[step.destination].local_addr().unwrap())
         };
-        sender.push(message, &step.head);
+        let relayed = u8::from(step.payload.is_some());
+        sender.push(message, &[&[relayed], step.head.as_slice()].concat());
         expected[step.destination] += 1;
         if !at_once {
             flush(&mut sender, &receiver);
