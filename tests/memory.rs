@@ -393,8 +393,13 @@ fn a_worker_relays_without_allocating() {
     turn.relay_addresses = vec![RelayAddress { local: ip, external: ip }];
     turn.peers.allow = vec!["127.0.0.0/8".parse().unwrap()];
     let key = Key::long_term(Algorithm::Md5, "ana", REALM, "secret");
-    let grant =
-        Arc::new(Grant { username: "ana".into(), user: "ana".into(), call: None, expires_unix: None });
+    let grant = Arc::new(Grant {
+        username: "ana".into(),
+        user: "ana".into(),
+        call: None,
+        serial: 0,
+        expires_unix: None,
+    });
     let handle = relay
         .start(passerelle::net::Parts {
             turn,
