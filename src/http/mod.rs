@@ -150,7 +150,9 @@ pub fn router(limits: &Limits, parts: Parts) -> Router {
         .route("/api/v1/calls", get(calls::list).post(calls::ring))
         .route("/api/v1/calls.csv", get(calls::csv))
         .route("/api/v1/calls/active", get(calls::active))
+        .route("/api/v1/calls/missed", get(calls::missed))
         .route("/api/v1/calls/{id}", get(calls::one))
+        .route("/api/v1/calls/{id}/events", get(calls::events))
         .route("/api/v1/calls/{id}/end", post(calls::end))
         .route("/api/v1/calls/{id}/invite", post(calls::invite))
         .route("/api/v1/calls/{id}/lock", post(calls::lock))
@@ -181,7 +183,7 @@ pub fn router(limits: &Limits, parts: Parts) -> Router {
     let health = Router::new()
         .route("/healthz", get(health::healthz))
         .route("/readyz", get(health::readyz))
-        .with_state(ready);
+        .with_state((ready, Arc::clone(&shared.metrics)));
     Router::new()
         .merge(rest)
         .merge(socketio)
@@ -193,10 +195,15 @@ pub fn router(limits: &Limits, parts: Parts) -> Router {
             header::X_CONTENT_TYPE_OPTIONS,
             HeaderValue::from_static("nosniff"),
         ))
-        .layer(TraceLayer::new_for_http().make_span_with(|request: &Request| {
-            // The path alone: the query may hold a token.
-            tracing::debug_span!("http", method = %request.method(), path = request.uri().path())
-        }))
+        .layer(
+            TraceLayer::new_for_http()
+                .make_span_with(|request: &Request| {
+                    // The path alone: the query may hold a token.
+                    tracing::debug_span!("http", method = %request.method(), path = request.uri().path())
+                })
+                // A refusal for lack of room is an answer like any other: a storm of clients must not flood the log.
+                .on_failure(()),
+        )
 }
 
 /// Lets pages of allowed origins read answers. Tokens travel in headers, never in cookies: no credentials.

@@ -11,6 +11,7 @@ pub mod everywhere;
 pub mod http_get;
 pub mod line;
 pub mod namespace;
+pub mod postgres;
 pub mod program;
 pub mod raw_http;
 pub mod raw_websocket;
@@ -21,6 +22,7 @@ pub use caller::Caller;
 pub use certificate::Certificate;
 pub use everywhere::Everywhere;
 pub use line::{Line, Transport};
+pub use postgres::Postgres;
 pub use server::Server;
 pub use stun_client::{Answer, Client, EchoPeer, Request};
 

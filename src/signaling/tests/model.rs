@@ -632,7 +632,7 @@ impl Play {
             75..82 => self.repeat(at),
             82..85 => self.cut(at),
             85..87 => self.notice(at),
-            87..96 if self.clients[at].transport.is_none() => self.resume(at),
+            87..97 if self.clients[at].transport.is_none() => self.resume(at),
             87..90 => self.resume(at),
             90..94 => {
                 let seq = self.clients[at].seq;
