@@ -161,9 +161,9 @@ fn x4_the_log_keeps_secrets_and_its_lines() {
         anonymous.next("session:ready");
         let mut mallory = Device::dial(&server, framing, &json!({ "token": forged }), None);
         if framing == Framing::WebSocket {
-            drop(mallory.closed())
+            drop(mallory.closed());
         } else {
-            drop(mallory.not_let_in())
+            drop(mallory.not_let_in());
         }
         sessions.extend([device, again, anonymous]);
     }
