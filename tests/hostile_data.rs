@@ -17,6 +17,7 @@ use device::{Device, Framing, POLLING_ONLY, WEBSOCKET_ONLY, token};
 use records::{Database, ended, rest};
 use serde_json::{Value, json};
 use sqlx::Row as _;
+use support::postgres::Postgres;
 use support::raw_http::request;
 use support::stun_client::rest_credential;
 use support::{Client, Request, Server, eventually};
@@ -47,6 +48,22 @@ fn escaped(text: &str) -> String {
 fn x1_a_name_never_becomes_a_statement() {
     let database = Database::new();
     let server = Server::start(&database.config());
+    no_statement(&server);
+    let count = database
+        .row("SELECT count(*) AS calls, (SELECT count(*) FROM call_participants) AS seats FROM calls");
+    assert_eq!((count.get::<i64, _>("calls"), count.get::<i64, _>("seats")), (5, 10));
+}
+
+#[test]
+fn x1_a_name_never_becomes_a_statement_of_postgresql_either() {
+    let mut database = Postgres::new();
+    database.start();
+    eventually("PostgreSQL accepts connections", || database.accepts().then_some(()));
+    no_statement(&Server::start(&database.config()));
+}
+
+/// Calls and asks with names that would be statements elsewhere.
+fn no_statement(server: &Server) {
     let hostile = [
         "'; DROP TABLE calls; --",
         "\" OR \"1\"=\"1",
@@ -55,7 +72,7 @@ fn x1_a_name_never_becomes_a_statement() {
         "\\'; DELETE FROM call_participants WHERE ''='",
     ];
     for text in hostile {
-        let record = recorded(&server, text, &format!("{text} too"), text, &json!({ text: text }));
+        let record = recorded(server, text, &format!("{text} too"), text, &json!({ text: text }));
         assert_eq!(
             (&record["initiatorId"], &record["conversationId"]),
             (&json!(text), &json!(text)),
@@ -64,7 +81,7 @@ fn x1_a_name_never_becomes_a_statement() {
     }
     for text in hostile {
         for query in ["roomId", "cursor", "status", "type", "direction", "since", "until", "limit"] {
-            let (status, list) = rest(&server, text, &format!("calls?{query}={}", escaped(text)));
+            let (status, list) = rest(server, text, &format!("calls?{query}={}", escaped(text)));
             let found = list["calls"].as_array().map_or(0, Vec::len);
             let expected = match query {
                 "roomId" => (200, 1),
@@ -74,12 +91,9 @@ fn x1_a_name_never_becomes_a_statement() {
             assert_eq!((status, found), expected, "{query}={text}: {list}");
         }
         // Nobody sees more than its own.
-        let (_, list) = rest(&server, text, "calls");
+        let (_, list) = rest(server, text, "calls");
         assert_eq!(list["calls"].as_array().unwrap().len(), 1, "{list}");
     }
-    let count = database
-        .row("SELECT count(*) AS calls, (SELECT count(*) FROM call_participants) AS seats FROM calls");
-    assert_eq!((count.get::<i64, _>("calls"), count.get::<i64, _>("seats")), (5, 10));
 }
 
 #[test]
