@@ -32,8 +32,19 @@ pub struct Link {
     /// The last serial of a credential for a call: milliseconds since the Unix epoch or more, so that a process that
     /// starts again does not begin below what it had reached.
     serial: Arc<AtomicU64>,
+    /// What was revoked before there was a relay.
+    early: Arc<Mutex<Vec<Revoked>>>,
     /// Live calls whose media is relayed.
     relayed: Arc<Mutex<HashSet<Arc<str>>>>,
+}
+
+/// Credentials that are good for nothing any more.
+#[derive(Debug, Clone)]
+enum Revoked {
+    /// Those of a call.
+    Call(Arc<str>),
+    /// Those of somebody who has left one.
+    Leg(turn::Departure),
 }
 
 /// What credentials are made with.
@@ -44,12 +55,19 @@ struct Minter {
 }
 
 impl Link {
-    /// Makes a link that mints credentials of this life; nothing is revoked before [`Link::connect`].
+    /// Makes a link that mints credentials of this life; what is revoked before [`Link::connect`] waits for it.
     pub fn new(secrets: SharedSecrets, urls: IceUrls, ttl: Duration) -> Self {
         let minter = Arc::new(ArcSwap::from_pointee(Minter { secrets, ttl }));
         let started = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_millis();
         let serial = Arc::new(AtomicU64::new(u64::try_from(started).unwrap_or(0)));
-        Self { minter, urls: Arc::new(urls), relay: Arc::default(), serial, relayed: Arc::default() }
+        Self {
+            minter,
+            urls: Arc::new(urls),
+            relay: Arc::default(),
+            early: Arc::default(),
+            serial,
+            relayed: Arc::default(),
+        }
     }
 
     /// Mints with other secrets, or for another life, from the next credential on.
@@ -61,6 +79,22 @@ impl Link {
     pub fn connect(&self, relay: &Arc<net::Handle>) {
         // A second relay in one process does not exist; the first one stays.
         let _ = self.relay.set(Arc::clone(relay));
+        for revoked in std::mem::take(&mut *self.early.lock()) {
+            self.revoke(revoked);
+        }
+    }
+
+    /// Calls of an earlier process are over: what it gave out for them starts nothing here either.
+    pub fn over(&self, calls: &[CallId]) {
+        calls.iter().for_each(|call| self.revoke(Revoked::Call(Arc::clone(&call.0))));
+    }
+
+    fn revoke(&self, revoked: Revoked) {
+        match (self.relay.get(), revoked) {
+            (Some(relay), Revoked::Call(call)) => relay.revoke_call(&call),
+            (Some(relay), Revoked::Leg(departure)) => relay.revoke_departed(departure),
+            (None, revoked) => self.early.lock().push(revoked),
+        }
     }
 
     /// Whether the relay has carried media of a call that is not over yet.
@@ -74,13 +108,12 @@ impl Link {
         match event {
             Event::CallEnded { call, .. } => {
                 self.relayed.lock().remove(&call.0);
-                self.relay.get().iter().for_each(|relay| relay.revoke_call(&call.0));
+                self.revoke(Revoked::Call(Arc::clone(&call.0)));
             }
             Event::Departed { call, user } => {
                 let serial = self.serial.load(Ordering::Relaxed);
-                let departure =
-                    turn::Departure { call: Arc::clone(&call.0), user: Arc::clone(&user.0), serial };
-                self.relay.get().iter().for_each(|relay| relay.revoke_departed(departure.clone()));
+                let (call, user) = (Arc::clone(&call.0), Arc::clone(&user.0));
+                self.revoke(Revoked::Leg(turn::Departure { call, user, serial }));
             }
             _ => {}
         }

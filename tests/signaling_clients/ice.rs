@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use serde_json::{Value, json};
 
 use crate::device::{Device, Framing, WEBSOCKET_ONLY};
-use crate::records::rest;
+use crate::records::{Database, rest};
 use crate::support::server::{LOOPBACK_PEERS, SECRET};
 use crate::support::stun_client::rest_credential;
 use crate::support::{Client, EchoPeer, Request, Server, eventually};
@@ -200,6 +200,34 @@ fn credentials_are_renewed_in_mid_call_before_they_run_out() {
     server.await_metric("passerelle_turn_allocations", &[], 2.0);
     ana.ask("call:leave", &call);
     server.await_metric("passerelle_turn_allocations", &[], 0.0);
+}
+
+#[test]
+fn credentials_of_a_call_that_is_over_start_nothing_after_a_restart_either() {
+    let database = Database::new();
+    let server = Server::start(&database.config());
+    let mut devices =
+        ["ana", "bruno", "cleo"].map(|user| Device::of(&server, user, Framing::WebSocket, true));
+    let [ana, bruno, cleo] = &mut devices;
+    let over = ana.ask("call:initiate", &json!({ "to": "bruno", "type": "audio" })).unwrap();
+    bruno.ask("call:join", &json!({ "callId": over["callId"] }));
+    ana.ask("call:end", &json!({ "callId": over["callId"] }));
+    let runs = ana.ask("call:initiate", &json!({ "to": ["bruno", "cleo"], "type": "audio" })).unwrap();
+    let call = json!({ "callId": runs["callId"] });
+    let left = bruno.ask("call:join", &call).unwrap();
+    let stays = cleo.ask("call:join", &call).unwrap();
+    bruno.ask("call:leave", &call);
+    ana.next("call:participant-left");
+    database.row("SELECT 1 FROM calls, call_participants WHERE status = 'completed' AND state = 'left' AND user_id = 'bruno' AND call_id != id");
+    server.signal("KILL");
+    drop((devices, server));
+
+    let server = Server::start(&database.config());
+    for (answer, code) in [(&over, 401), (&left, 401), (&stays, 0)] {
+        let (_, user, password) = turn_server(answer);
+        let mut client = Client::new(server.turn()).with_user((&user, &password));
+        assert_eq!(client.ask_signed(Request::allocate()).code(), code, "{user}");
+    }
 }
 
 #[test]
