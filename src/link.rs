@@ -21,6 +21,8 @@ pub struct IceUrls {
     pub stun: Vec<String>,
     /// `turn:` and `turns:` (RFC 7065), in order of preference.
     pub turn: Vec<String>,
+    /// Other servers. One that relays and has no credentials of its own gets those made here: it knows the secret.
+    pub others: Vec<IceServer>,
 }
 
 /// What mints credentials, and what ends them. Clones share the relay.
@@ -154,15 +156,21 @@ impl IceMint for Link {
         let minter = self.minter.load();
         let expires = (now.unix_ms / 1000).max(0).unsigned_abs().saturating_add(minter.ttl.as_secs());
         let leg = call.map(|call| Leg { call: &call.0, serial: self.next_serial(now) });
-        if relay
-            && !self.urls.turn.is_empty()
-            && let Some(minted) = minter.secrets.mint(&user.0, leg, expires)
-        {
-            servers.push(IceServer {
-                urls: self.urls.turn.clone(),
-                username: Some(minted.username),
-                credential: Some(minted.password),
-            });
+        let minted = if relay { minter.secrets.mint(&user.0, leg, expires) } else { None };
+        let with_minted = |urls: &Vec<String>| {
+            let (username, credential) = minted.clone().map(|minted| (minted.username, minted.password))?;
+            Some(IceServer { urls: urls.clone(), username: Some(username), credential: Some(credential) })
+        };
+        if !self.urls.turn.is_empty() {
+            servers.extend(with_minted(&self.urls.turn));
+        }
+        for other in &self.urls.others {
+            match (other.relays(), &other.username) {
+                (false, _) => servers.push(other.clone()),
+                (true, Some(_)) if relay => servers.push(other.clone()),
+                (true, None) => servers.extend(with_minted(&other.urls)),
+                (true, Some(_)) => {}
+            }
         }
         IceServers { servers, ttl: minter.ttl }
     }
@@ -178,6 +186,7 @@ mod tests {
         let urls = IceUrls {
             stun: vec!["stun:relay.example:3478".into()],
             turn: vec!["turn:relay.example:3478?transport=udp".into()],
+            ..IceUrls::default()
         };
         let secrets = SharedSecrets::new(vec!["north".into()]);
         let now = Now { instant: Instant::now(), unix_ms: 1_700_000_000_999 };
@@ -219,6 +228,30 @@ mod tests {
         assert_ne!(mint(&old), mint(&new));
         old.reconfigure(SharedSecrets::new(vec!["new".into(), "old".into()]), Duration::from_secs(60));
         assert_eq!(mint(&old), mint(&new));
+    }
+
+    #[test]
+    fn other_servers_follow_with_credentials_of_their_own_or_ours() {
+        let other = |url: &str, own: Option<&str>| IceServer {
+            urls: vec![url.into()],
+            username: own.map(Into::into),
+            credential: own.map(Into::into),
+        };
+        let others = vec![
+            other("stun:b.example", None),
+            other("turn:b.example", None),
+            other("turns:c.example", Some("own")),
+        ];
+        let urls = IceUrls { others, ..IceUrls::default() };
+        let mut link = Link::new(SharedSecrets::new(vec!["north".into()]), urls, Duration::from_secs(60));
+        let now = Now { instant: Instant::now(), unix_ms: 0 };
+        let call = CallId("c1".into());
+        let minted = link.mint(&UserId("ana".into()), Some(&call), true, now);
+        let names: Vec<_> = minted.servers.iter().map(|server| server.username.clone()).collect();
+        assert_eq!((names.len(), &names[0], names[2].as_deref()), (3, &None, Some("own")));
+        assert!(names[1].as_deref().is_some_and(|name| name.starts_with("60:ana:c1:")), "{names:?}");
+        let stun_only = link.mint(&UserId("ana".into()), Some(&call), false, now);
+        assert_eq!(stun_only.servers, [other("stun:b.example", None)]);
     }
 
     #[test]

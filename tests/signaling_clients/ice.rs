@@ -231,6 +231,22 @@ fn credentials_of_a_call_that_is_over_start_nothing_after_a_restart_either() {
 }
 
 #[test]
+fn other_servers_and_the_forced_relay_reach_the_client() {
+    let others = r#"ice_servers = [{ urls = ["stun:stun.example.org"] }, { urls = ["turn:b.example.org"] }]"#;
+    let server = Server::start(&format!("[public]\n{others}\n[signaling]\nforce_relay = true\n"));
+    let mut ana = Device::of(&server, "ana", Framing::WebSocket, true);
+    let _bruno = Device::of(&server, "bruno", Framing::WebSocket, true);
+    let initiated = ana.ask("call:initiate", &json!({ "to": "bruno", "type": "audio" })).unwrap();
+    assert_eq!(initiated["iceTransportPolicy"], "relay");
+    let servers = initiated["iceServers"].as_array().unwrap();
+    let of = |url: &str| servers.iter().find(|server| server["urls"][0] == url).unwrap_or(&Value::Null);
+    assert!(of("stun:stun.example.org").is_object(), "{initiated}");
+    assert_eq!(of("turn:b.example.org")["username"], turn_server(&initiated).1, "one secret, one credential");
+    let refused = Server::refused("[public]\nice_servers = [{ urls = [\"https://turn.example.org\"] }]\n");
+    assert!(refused.contains("public.ice_servers[0]"), "{refused}");
+}
+
+#[test]
 fn whose_connection_stays_lost_loses_its_relay_too() {
     let server = Server::start(
         "[signaling]\nreconnecting_after = \"1s\"\ngrace = \"1s\"\ngrace_with_session = \"1s\"\n",
