@@ -15,6 +15,7 @@ mod engine;
 mod frame;
 mod health;
 mod ice_servers;
+pub mod inbound;
 mod openapi;
 mod operations;
 mod origin;
@@ -194,10 +195,15 @@ pub fn router(limits: &Limits, parts: Parts) -> Router {
             header::X_CONTENT_TYPE_OPTIONS,
             HeaderValue::from_static("nosniff"),
         ))
-        .layer(TraceLayer::new_for_http().make_span_with(|request: &Request| {
-            // The path alone: the query may hold a token.
-            tracing::debug_span!("http", method = %request.method(), path = request.uri().path())
-        }))
+        .layer(
+            TraceLayer::new_for_http()
+                .make_span_with(|request: &Request| {
+                    // The path alone: the query may hold a token.
+                    tracing::debug_span!("http", method = %request.method(), path = request.uri().path())
+                })
+                // A refusal for lack of room is an answer like any other: a storm of clients must not flood the log.
+                .on_failure(()),
+        )
 }
 
 /// Lets pages of allowed origins read answers. Tokens travel in headers, never in cookies: no credentials.

@@ -5,6 +5,7 @@
 
 #![allow(dead_code, unused_imports, unreachable_pub, reason = "each test takes its part")]
 
+pub mod caller;
 pub mod certificate;
 pub mod everywhere;
 pub mod http_get;
@@ -12,9 +13,11 @@ pub mod line;
 pub mod namespace;
 pub mod postgres;
 pub mod program;
+pub mod raw_websocket;
 pub mod server;
 pub mod stun_client;
 
+pub use caller::Caller;
 pub use certificate::Certificate;
 pub use everywhere::Everywhere;
 pub use line::{Line, Transport};

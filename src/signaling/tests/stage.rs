@@ -66,7 +66,12 @@ impl Stage {
     }
 
     pub(super) fn with(config: Config) -> Self {
-        let mut state = 1_u64;
+        Self::seeded(config, 1)
+    }
+
+    /// Another seed gives other ids and keys.
+    pub(super) fn seeded(config: Config, seed: u64) -> Self {
+        let mut state = seed;
         let entropy = Box::new(move |bytes: &mut [u8]| {
             for byte in bytes {
                 state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
