@@ -194,6 +194,7 @@ fn stranger(user: UserId) -> Identity {
         relay: false,
         video: false,
         rooms: None,
+        max_kbps: None,
     };
     Identity { user, display_name: None, username: None, avatar: None, grants: none, expires_unix_ms: None }
 }

@@ -252,6 +252,9 @@ impl Hub {
             "activeCalls": active,
             "missed": missed,
         });
+        if let (Some(kbps), Some(limits)) = (identity.grants.max_kbps, ready["limits"].as_object_mut()) {
+            limits.insert("maxKbps".into(), json!(kbps));
+        }
         ready.as_object_mut().into_iter().for_each(|fields| ice.describe_policy(fields));
         self.board.deliver_volatile(id, "session:ready", &ready);
         Ok(())

@@ -193,3 +193,13 @@ fn where_the_relay_is_forced_every_list_of_servers_says_so() {
     assert_eq!((&answer["existing"], answer.get("iceTransportPolicy")), (&json!(true), None));
     assert_eq!(answer["call"]["participants"].as_array().map(Vec::len), Some(2));
 }
+
+#[test]
+fn a_client_is_told_how_much_it_may_send() {
+    let mut stage = Stage::new();
+    let mut slow = identity("slow");
+    slow.grants.max_kbps = Some(300);
+    let (slow, free) = (stage.open_as(slow).unwrap(), stage.open("free"));
+    assert_eq!(stage.expect(slow, "session:ready")["limits"]["maxKbps"], 300);
+    assert_eq!(stage.expect(free, "session:ready")["limits"].get("maxKbps"), None);
+}
