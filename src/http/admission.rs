@@ -501,6 +501,20 @@ mod tests {
     }
 
     #[test]
+    fn two_thousand_of_all_addresses_may_be_unauthenticated_and_no_more() {
+        let config = Config::default();
+        let authenticator = Authenticator::new(&auth::Config::default(), auth::Outbound::new());
+        let access = Arc::new(Access::new(AccessLists::parse(&config, Mode::Off).unwrap()));
+        let metrics = Arc::new(Metrics::new().unwrap());
+        let admission = Admission::new(&config.limits, access, Arc::new(authenticator), metrics);
+        let connect = |n: u32| admission.connect(IpAddr::V4((0x0a00_0000 + n).into()));
+        let places: Vec<Place> = (0..2_000).map(|n| connect(n).unwrap()).collect();
+        assert_eq!(connect(2_000).unwrap_err().code, "CAPACITY_EXCEEDED");
+        assert!(places[7].leave());
+        assert!(connect(2_001).is_ok());
+    }
+
+    #[test]
     fn a_full_table_makes_newcomers_share_one_entry() {
         let mut table = Table::<u32>::default();
         for n in 0..u32::try_from(MAX_ADDRESSES).unwrap() {
