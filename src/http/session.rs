@@ -175,10 +175,15 @@ impl Queue {
         }
     }
 
-    /// A frame of this weight has left.
-    pub(crate) fn sent(&self, weight: usize) {
+    /// The next frame with its weight, if one waits.
+    pub(crate) fn take(&self) -> Option<(Frame, usize)> {
+        self.state.lock().frames.pop_front()
+    }
+
+    /// So many frames of this weight together have left.
+    pub(crate) fn sent(&self, frames: usize, weight: usize) {
         let mut state = self.state.lock();
-        state.unsent_frames = state.unsent_frames.saturating_sub(1);
+        state.unsent_frames = state.unsent_frames.saturating_sub(frames);
         self.release(&mut state, weight);
         if state.unsent_bytes <= self.bounds.bytes && state.unsent_frames <= self.bounds.frames {
             state.over_since = None;
@@ -234,7 +239,7 @@ mod tests {
         for n in 0..3 {
             let Next::Send(Frame::Event(event), weight) = queue.next().await else { panic!() };
             assert_eq!(*event.payload, *n.to_string());
-            queue.sent(weight);
+            queue.sent(1, weight);
         }
         assert!(matches!(queue.next().await, Next::Close(Close::Restart)));
         assert_eq!(queue.gauge.get(), 0);
@@ -261,7 +266,7 @@ mod tests {
             queue.push(event()).unwrap();
         }
         let Next::Send(_, weight) = queue.next().await else { panic!() };
-        queue.sent(weight);
+        queue.sent(1, weight);
         assert!(queue.state.lock().over_since.is_none());
     }
 

@@ -335,7 +335,7 @@ async fn write(socket: &Arc<Socket<LocalAdapter>>, queue: &Queue) -> Close {
             tokio::time::sleep(wait).await;
             wait = (wait * 2).min(RETRY.1);
         }
-        queue.sent(weight);
+        queue.sent(1, weight);
     }
 }
 

@@ -37,6 +37,8 @@ const PROTOCOL: &str = "passerelle.v1.json";
 const BUFFER: usize = 4 * 1024;
 /// Most bytes the library holds for writing.
 const MAX_WRITE: usize = 256 * 1024;
+/// Frames are written together up to about this many bytes.
+const BATCH: usize = 16 * 1024;
 /// How long the closing handshake may take.
 const CLOSING: Duration = Duration::from_secs(2);
 /// Most bytes that are read and thrown away while closing.
@@ -174,6 +176,8 @@ async fn run(shared: &Shared, socket: Socket, visitor: Visitor, handed: Credenti
     let end = match greeted.unwrap_or(Err((NO_HELLO, None))) {
         Ok(opened) => {
             let end = tokio::select! {
+                // What a request is answered with is written at once.
+                biased;
                 end = read(shared, &mut stream, opened.session, visitor) => end,
                 end = write(shared, &mut sink, &opened.queue) => end,
             };
@@ -315,17 +319,33 @@ async fn write(shared: &Shared, sink: &mut SplitSink<Socket, Message>, queue: &Q
     let mut ping = tokio::time::interval(shared.limits.ping);
     ping.tick().await;
     loop {
-        let (message, weight) = tokio::select! {
+        let (mut frames, mut bytes) = (0, 0);
+        let message = tokio::select! {
+            biased;
+            _ = ping.tick() => Message::Ping(bytes::Bytes::new()),
             next = queue.next() => match next {
-                Next::Send(frame, weight) => (Message::text(frame::encode(&frame)), weight),
+                Next::Send(frame, weight) => {
+                    (frames, bytes) = (1, weight);
+                    Message::text(frame::encode(&frame))
+                }
                 Next::Close(close) => return close.into(),
             },
-            _ = ping.tick() => (Message::Ping(bytes::Bytes::new()), 0),
+        };
+        // What waits already goes along: one write to the network for all of it.
+        let sending = async {
+            sink.feed(message).await?;
+            while bytes < BATCH
+                && let Some((frame, weight)) = queue.take()
+            {
+                (frames, bytes) = (frames + 1, bytes + weight);
+                sink.feed(Message::text(frame::encode(&frame))).await?;
+            }
+            sink.flush().await
         };
         tokio::select! {
-            result = sink.send(message) => match result {
-                Ok(()) if weight > 0 => queue.sent(weight),
-                Ok(()) => {}
+            biased;
+            result = sending => match result {
+                Ok(()) => queue.sent(frames, bytes),
                 Err(_) => return GONE,
             },
             () = queue.overdue() => return Close::Slow.into(),
