@@ -1,7 +1,7 @@
 # Every task of the project. `make` alone prints this list.
 
 .DEFAULT_GOAL := help
-.PHONY: help run test check lint fmt clippy doc deny bench bench-signaling instructions fuzz demo-shot install
+.PHONY: help run test check lint fmt clippy doc deny bench bench-signaling instructions fuzz model demo-shot install
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-15s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -53,6 +53,10 @@ CASES ?= 20000
 fuzz: ## fuzz the pure modules, DURATION=60 s each, then CASES=20000 of each property
 	fuzz/run $(DURATION)
 	PROPTEST_CASES=$(CASES) cargo test --locked --lib
+
+EVENTS ?= 1000000
+model: ## play signaling on bad networks against its model, EVENTS=1000000 of them
+	PASSERELLE_MODEL_EVENTS=$(EVENTS) cargo test --locked --lib signaling::tests::model
 
 demo-shot: install ## screenshots of a running call, in demo-shots/
 	cargo build --locked

@@ -3,11 +3,15 @@
 //!
 //! Every socket is bound before anything starts, so that a taken port is an error and not half a server.
 
-use std::net::{SocketAddr, TcpListener};
+mod records;
+
+use std::net::{IpAddr, SocketAddr, TcpListener};
 use std::sync::{Arc, OnceLock};
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::Duration;
 
 use tokio::task::JoinHandle;
+
+use records::{Reach, Unfinished};
 
 use crate::auth::{Authenticator, Credentials, Outbound, SharedSecrets, Users};
 use crate::config::{Config, Mode, Sources};
@@ -19,8 +23,8 @@ use crate::net::{self, NetError, Relay};
 use crate::observe::Observe;
 use crate::reload::{self, Hangup, Reload};
 use crate::shutdown::{Drained, Shutdown};
-use crate::signaling::{self, CallId, CallRecord, Entropy, Hub, UserId};
-use crate::store::{self, CallStore, Queue, StoreError};
+use crate::signaling::{self, CallId, Entropy, Hub, RelayUsage, UserId};
+use crate::store::{self, CallStore, Late, Queue, StoreError};
 use crate::supervisor;
 use crate::turn;
 
@@ -110,9 +114,9 @@ async fn serve(mut config: Config, sources: Sources, log: Log) -> Result<(), App
     let link = Link::new(secrets.clone(), urls, config.credential_ttl);
     let base = Base::start(&config, link).await?;
     let writer = tokio::spawn(base.records.clone().run(base.store.clone()));
-    let unfinished = unfinished_calls(&config, &*base.store).await;
+    let unfinished = unfinished(&config, &base).await;
     let web = Web::start(&config, &base, listeners, unfinished)?;
-    let background = background(&config, &base);
+    let background = background(&config, &base, &web.engine);
     let relay = Arc::new(relay.start(relay_parts(&config, &base, &web, secrets))?);
     base.link.connect(&relay);
 
@@ -135,20 +139,21 @@ async fn serve(mut config: Config, sources: Sources, log: Log) -> Result<(), App
     base.failure.get().map_or(Ok(()), |failure| Err(AppError::Broken(failure.clone())))
 }
 
-/// Calls that an earlier process left unfinished. Without them the service starts all the same.
-async fn unfinished_calls(config: &Config, store: &dyn CallStore) -> Vec<CallRecord> {
-    let unix = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-    let since = unix.saturating_sub(config.signaling.max_duration).as_millis();
-    let limit = u32::try_from(config.signaling.limits.calls).unwrap_or(u32::MAX);
-    let found = store.running(i64::try_from(since).unwrap_or(0), limit).await;
-    found.unwrap_or_else(|error| {
-        tracing::error!(%error, "calls that were running cannot be read: they are not taken up again");
-        Vec::new()
-    })
+/// What an earlier process left unfinished. Without it the service starts all the same.
+async fn unfinished(config: &Config, base: &Base) -> Unfinished {
+    match Unfinished::read(&Reach::of(config), &*base.store).await {
+        Ok(unfinished) => return unfinished,
+        // It is read when the database is there.
+        Err(StoreError::Away) => {}
+        Err(error) => {
+            tracing::error!(%error, "calls that were running cannot be read: they are not taken up again");
+        }
+    }
+    Unfinished::default()
 }
 
 /// What runs beside everything else, until the last record is written.
-fn background(config: &Config, base: &Base) -> Vec<JoinHandle<()>> {
+fn background(config: &Config, base: &Base, engine: &Arc<Engine>) -> Vec<JoinHandle<()>> {
     let mut tasks = vec![tokio::spawn(store::purge(base.store.clone(), config.retention))];
     if let Some(target) = &config.webhooks {
         let webhooks = Webhooks {
@@ -156,8 +161,19 @@ fn background(config: &Config, base: &Base) -> Vec<JoinHandle<()>> {
             store: base.store.clone(),
             outbound: Outbound::new(),
             metrics: base.metrics.clone(),
+            most: config.webhook_events,
         };
         tasks.push(tokio::spawn(webhooks.run()));
+    }
+    if let Some(late) = &base.late {
+        let arrival = records::arrival(
+            config.store.clone(),
+            Reach::of(config),
+            late.clone(),
+            engine.clone(),
+            base.metrics.clone(),
+        );
+        tasks.push(tokio::spawn(arrival));
     }
     tasks
 }
@@ -185,6 +201,7 @@ fn relay_parts(config: &Config, base: &Base, web: &Web, secrets: SharedSecrets) 
     let (observe, link) = (base.observe.clone(), base.link.clone());
     let (shutdown, failure) = (base.shutdown.clone(), base.failure.clone());
     let (server, engine) = (web.server.clone(), web.engine.clone());
+    let networks = config.peer_networks;
     net::Parts {
         turn: config.turn.clone(),
         keys: Arc::new(Credentials::new(users, secrets)),
@@ -192,7 +209,7 @@ fn relay_parts(config: &Config, base: &Base, web: &Web, secrets: SharedSecrets) 
         on_event: Arc::new(move |event| {
             observe.turn(event);
             link.turn(event);
-            note_usage(&engine, event);
+            note_usage(&engine, event, networks);
         }),
         http: Some(Arc::new(move |connection, peer| server.take(connection, peer))),
         // Half a relay is worse than none: the supervisor starts a whole one again.
@@ -205,13 +222,21 @@ fn relay_parts(config: &Config, base: &Base, web: &Web, secrets: SharedSecrets) 
 }
 
 /// Puts what an allocation relayed into the record of its call.
-fn note_usage(engine: &Engine, event: &turn::Event) {
-    if let turn::Event::AllocationEnded { five_tuple, grant, usage, .. } = event
+fn note_usage(engine: &Engine, event: &turn::Event, networks: bool) {
+    if let turn::Event::AllocationEnded { five_tuple, grant, usage, peers, .. } = event
         && let Some(call) = &grant.call
     {
         let (call, user) = (CallId(call.clone()), UserId(grant.user.clone()));
-        let bytes = (usage.bytes_to_peer, usage.bytes_to_client);
-        engine.relay_usage(&call, &user, bytes, five_tuple.transport.label());
+        let network = |peer: &IpAddr| logging::network(*peer).to_string().into();
+        // A peer it may have reached says nothing where nothing was relayed.
+        let named = networks && *usage != turn::Usage::default();
+        let usage = RelayUsage {
+            up: usage.bytes_to_peer,
+            down: usage.bytes_to_client,
+            transport: five_tuple.transport.label(),
+            peers: if named { peers.iter().map(network).collect() } else { Vec::new() },
+        };
+        engine.relay_usage(&call, &user, usage);
     }
 }
 
@@ -236,6 +261,10 @@ fn reload_parts(
             move || {
                 certificates.iter().try_for_each(|found| found.reload().map_err(|error| error.to_string()))
             }
+        }),
+        on_outcome: Box::new({
+            let reloads = base.metrics.config_reloads.clone();
+            move |result| reloads.with_label_values(&[result]).inc()
         }),
         bound,
     }
@@ -267,6 +296,8 @@ impl Listeners {
 struct Base {
     metrics: Arc<Metrics>,
     store: Arc<dyn CallStore>,
+    /// Where the store goes if it was away at the start.
+    late: Option<Arc<Late>>,
     records: Queue,
     observe: Observe,
     link: Link,
@@ -279,15 +310,16 @@ impl Base {
     async fn start(config: &Config, link: Link) -> Result<Self, AppError> {
         let metrics = Arc::new(Metrics::new()?);
         metrics.build_info.with_label_values(&[VERSION, COMMIT]).set(1);
-        let store = config.store.open().await?;
+        let (store, late) = records::open(&config.store, &metrics).await?;
         let records = Queue::new(metrics.clone());
         records.tell_webhook(config.webhooks.is_some());
+        records.keep_steps(!config.retention.events.is_zero());
         let relayed = link.clone();
         let observe =
             Observe::new(metrics.clone(), records.clone(), Arc::new(move |call| relayed.has_relayed(call)));
         let shutdown = Shutdown::new(config.shutdown);
         shutdown.hear_signals()?;
-        Ok(Self { metrics, store, records, observe, link, shutdown, failure: Arc::default() })
+        Ok(Self { metrics, store, late, records, observe, link, shutdown, failure: Arc::default() })
     }
 }
 
@@ -306,24 +338,22 @@ impl Web {
         config: &Config,
         base: &Base,
         listeners: Listeners,
-        unfinished: Vec<CallRecord>,
+        unfinished: Unfinished,
     ) -> Result<Self, AppError> {
         let ice = || Box::new(base.link.clone());
         let (observe, link) = (base.observe.clone(), base.link.clone());
         let sink: Sink = Arc::new(move |event| {
-            let ended = matches!(event, signaling::Event::CallEnded { .. }).then(|| event.clone());
+            use signaling::Event::{CallEnded, Departed};
+            let over = matches!(event, CallEnded { .. } | Departed { .. }).then(|| event.clone());
             observe.signaling(event);
             // Only now: the observer asks the link which way the media went.
-            ended.iter().for_each(|event| link.signaling(event));
+            over.iter().for_each(|event| link.signaling(event));
         });
 
         let entropy: Entropy = Box::new(|bytes| rand::fill(bytes));
         let hub = Hub::new(config.signaling.clone(), ice(), entropy);
         let engine = Engine::new(hub, &config.http.limits, base.metrics.clone(), sink);
-        let calls = engine.restore(unfinished);
-        if calls > 0 {
-            tracing::info!(calls, "calls of the last run go on");
-        }
+        unfinished.take_up(&engine);
         let ready = Arc::new(Ready::default());
         let operations = Arc::<Operations>::default();
         let authenticator = Arc::new(Authenticator::new(&config.auth, Outbound::new()));

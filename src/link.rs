@@ -3,13 +3,14 @@
 //! hands it the running relay.
 
 use std::collections::HashSet;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
-use std::time::Duration;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use arc_swap::ArcSwap;
 use parking_lot::Mutex;
 
-use crate::auth::SharedSecrets;
+use crate::auth::{Leg, SharedSecrets};
 use crate::signaling::{CallId, Event, IceMint, IceServer, IceServers, Now, UserId};
 use crate::{net, turn};
 
@@ -28,6 +29,9 @@ pub struct Link {
     minter: Arc<ArcSwap<Minter>>,
     urls: Arc<IceUrls>,
     relay: Arc<OnceLock<Arc<net::Handle>>>,
+    /// The last serial of a credential for a call: milliseconds since the Unix epoch or more, so that a process that
+    /// starts again does not begin below what it had reached.
+    serial: Arc<AtomicU64>,
     /// Live calls whose media is relayed.
     relayed: Arc<Mutex<HashSet<Arc<str>>>>,
 }
@@ -43,7 +47,9 @@ impl Link {
     /// Makes a link that mints credentials of this life; nothing is revoked before [`Link::connect`].
     pub fn new(secrets: SharedSecrets, urls: IceUrls, ttl: Duration) -> Self {
         let minter = Arc::new(ArcSwap::from_pointee(Minter { secrets, ttl }));
-        Self { minter, urls: Arc::new(urls), relay: Arc::default(), relayed: Arc::default() }
+        let started = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_millis();
+        let serial = Arc::new(AtomicU64::new(u64::try_from(started).unwrap_or(0)));
+        Self { minter, urls: Arc::new(urls), relay: Arc::default(), serial, relayed: Arc::default() }
     }
 
     /// Mints with other secrets, or for another life, from the next credential on.
@@ -62,14 +68,30 @@ impl Link {
         self.relayed.lock().contains(&call.0)
     }
 
-    /// Takes an event of the call engine: the allocations of a call end with it.
+    /// Takes an event of the call engine: the allocations of a call end with it, those of somebody who leaves it at
+    /// once.
     pub fn signaling(&self, event: &Event) {
-        if let Event::CallEnded { call, .. } = event {
-            self.relayed.lock().remove(&call.0);
-            if let Some(relay) = self.relay.get() {
-                relay.revoke_call(&call.0);
+        match event {
+            Event::CallEnded { call, .. } => {
+                self.relayed.lock().remove(&call.0);
+                self.relay.get().iter().for_each(|relay| relay.revoke_call(&call.0));
             }
+            Event::Departed { call, user } => {
+                let serial = self.serial.load(Ordering::Relaxed);
+                let departure =
+                    turn::Departure { call: Arc::clone(&call.0), user: Arc::clone(&user.0), serial };
+                self.relay.get().iter().for_each(|relay| relay.revoke_departed(departure.clone()));
+            }
+            _ => {}
         }
+    }
+
+    /// A higher serial than every one before.
+    fn next_serial(&self, now: Now) -> u64 {
+        let clock = u64::try_from(now.unix_ms).unwrap_or(0);
+        let next = |last: u64| last.saturating_add(1).max(clock);
+        let last = self.serial.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |last| Some(next(last)));
+        last.map_or(0, next)
     }
 
     /// Takes an event of the relay.
@@ -78,9 +100,10 @@ impl Link {
             turn::Event::CarriesMedia { grant } => {
                 self.relayed.lock().extend(grant.call.iter().map(Arc::clone));
             }
-            // Its call is over: what was noted after that is forgotten.
+            // Where its call is over, what was noted after that is forgotten.
             turn::Event::AllocationEnded { grant, reason: turn::EndReason::Revoked, .. } => {
-                if let Some(call) = &grant.call {
+                let over = |call: &&Arc<str>| self.relay.get().is_some_and(|relay| relay.is_over(call));
+                if let Some(call) = grant.call.as_ref().filter(over) {
                     self.relayed.lock().remove(call);
                 }
             }
@@ -97,9 +120,10 @@ impl IceMint for Link {
         }
         let minter = self.minter.load();
         let expires = (now.unix_ms / 1000).max(0).unsigned_abs().saturating_add(minter.ttl.as_secs());
+        let leg = call.map(|call| Leg { call: &call.0, serial: self.next_serial(now) });
         if relay
             && !self.urls.turn.is_empty()
-            && let Some(minted) = minter.secrets.mint(&user.0, call.map(|call| &*call.0), expires)
+            && let Some(minted) = minter.secrets.mint(&user.0, leg, expires)
         {
             servers.push(IceServer {
                 urls: self.urls.turn.clone(),
@@ -132,8 +156,22 @@ mod tests {
         let minted = mint(true, Some(&CallId("c1".into())));
         let [stun, turn] = &*minted.servers else { panic!("{minted:?}") };
         assert_eq!((stun.username.as_deref(), stun.credential.as_deref()), (None, None));
-        assert_eq!(turn.username.as_deref(), Some("1700043200:ana:c1"));
+        let username = turn.username.as_deref().unwrap();
+        let serial = username.strip_prefix("1700043200:ana:c1:").unwrap();
+        assert!(serial.parse::<u64>().unwrap() >= 1_700_000_000_999, "{serial}");
         assert!(turn.credential.is_some());
+    }
+
+    #[test]
+    fn no_two_credentials_for_a_call_have_one_serial_and_a_clock_that_is_set_back_changes_nothing() {
+        let link = Link::new(SharedSecrets::default(), IceUrls::default(), Duration::from_secs(60));
+        let instant = Instant::now();
+        let mut last = 0;
+        for unix_ms in [i64::MAX - 9, i64::MAX - 9, 0, -1] {
+            let serial = link.next_serial(Now { instant, unix_ms });
+            assert!(serial > last, "{serial} after {last}");
+            last = serial;
+        }
     }
 
     #[test]

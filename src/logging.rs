@@ -165,6 +165,11 @@ pub fn address(ip: IpAddr) -> impl fmt::Display + fmt::Debug {
     ShownAddress { ip: ip.to_canonical(), full: FULL_ADDRESSES.load(Ordering::Relaxed) }
 }
 
+/// The network of an address, /24 or /48, whatever `log.addresses` says.
+pub fn network(ip: IpAddr) -> impl fmt::Display + fmt::Debug {
+    ShownAddress { ip: ip.to_canonical(), full: false }
+}
+
 struct ShownAddress {
     ip: IpAddr,
     full: bool,

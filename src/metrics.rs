@@ -158,7 +158,7 @@ metrics! {
     signaling_rate_limited: IntCounterVec = "passerelle_signaling_rate_limited_total" ["limit"] NONE;
     /// Calls that have not ended, by status.
     calls: IntGaugeVec = "passerelle_calls" ["status"] NONE;
-    /// Calls started, by type (video, audio).
+    /// Calls started, by type (video, audio); also those that could ring nobody, which end as offline or busy at once.
     calls_started: IntCounterVec = "passerelle_calls_started_total" ["type"] NONE;
     /// Calls ended, by reason, type and path (relay when TURN carried media, else direct; none when never answered).
     calls_ended: IntCounterVec = "passerelle_calls_ended_total" ["reason", "type", "path"] NONE;
@@ -172,10 +172,16 @@ metrics! {
     ice_credentials_issued: IntCounterVec = "passerelle_ice_credentials_issued_total" ["kind"] NONE;
     /// Call records written, by result (ok, error, dropped).
     store_writes: IntCounterVec = "passerelle_store_writes_total" ["result"] NONE;
+    /// 1 while the database of call records answers, as last seen; 0 while records wait for it.
+    store_up: IntGauge = "passerelle_store_up" [] NONE;
     /// Events sent to the webhook, by result (ok, error, dropped).
     webhook_deliveries: IntCounterVec = "passerelle_webhook_deliveries_total" ["result"] NONE;
+    /// Events waiting for the webhook, as last counted.
+    webhook_queue_length: IntGauge = "passerelle_webhook_queue_length" [] NONE;
     /// Call records waiting to be written.
     store_queue_length: IntGauge = "passerelle_store_queue_length" [] NONE;
+    /// Reloads of the configuration, by result (applied, refused).
+    config_reloads: IntCounterVec = "passerelle_config_reloads_total" ["result"] NONE;
     /// 1 while the server drains.
     draining: IntGauge = "passerelle_draining" [] NONE;
     /// Always 1; the labels name the build.

@@ -56,6 +56,7 @@ impl Observe {
             }
             Event::Duplicate => metrics.signaling_duplicates.inc(),
             Event::Notice(notice) => self.records.push_notice(notice),
+            Event::MissedSeen { user, at } => self.records.push_seen(user, at),
             Event::EventIn { name } => metrics.signaling_events.with_label_values(&[name, "in"]).inc(),
             Event::Rejected { code } => metrics.signaling_errors.with_label_values(&[code]).inc(),
             Event::RateLimited { limit } => metrics.signaling_rate_limited.with_label_values(&[limit]).inc(),
@@ -66,6 +67,7 @@ impl Observe {
             Event::CallEnded { call, kind, reason, answered, duration } => {
                 self.call_ended(&call, kind, reason, answered, duration);
             }
+            Event::Departed { .. } => {}
             Event::IceMinted { kind } => metrics.ice_credentials_issued.with_label_values(&[kind]).inc(),
             Event::Record(record) => self.records.push(record),
         }

@@ -59,6 +59,8 @@ pub struct Parts {
     pub shutdown: Shutdown,
     /// The certificate of the TLS listeners.
     pub certificate: ReloadCertificate,
+    /// Counts what came of a reload: `applied` or `refused`.
+    pub on_outcome: Box<dyn Fn(&'static str) + Send + Sync>,
     /// The service's own sockets, as bound: never a peer.
     pub bound: Vec<SocketAddr>,
 }
@@ -87,6 +89,12 @@ impl Reload {
     /// # Errors
     /// [`ReloadError`]: nothing has changed.
     pub fn reload(&self) -> Result<Vec<Change>, ReloadError> {
+        let outcome = self.try_reload();
+        (self.parts.on_outcome)(if outcome.is_ok() { "applied" } else { "refused" });
+        outcome
+    }
+
+    fn try_reload(&self) -> Result<Vec<Change>, ReloadError> {
         let current = &mut *self.current.lock();
         if current.mode == Mode::Development {
             return Err(ReloadError::NoFile);

@@ -4,71 +4,19 @@
 
 mod support;
 
-use std::net::TcpStream;
 use std::path::Path;
 
-use serde_json::{Value, json};
+use serde_json::json;
 use sqlx::Row as _;
 use stun::attributes::ATTR_ALTERNATE_SERVER;
 use support::server::LOOPBACK_PEERS;
-use support::{Client, EchoPeer, PATIENCE, Request, Server, eventually, http_get};
-use tokio_tungstenite::tungstenite::client::{IntoClientRequest as _, client};
-use tokio_tungstenite::tungstenite::{Message, WebSocket};
-
-/// A caller over plain WebSocket.
-struct Caller {
-    socket: WebSocket<TcpStream>,
-    user: String,
-}
-
-impl Caller {
-    fn connect(server: &Server) -> Self {
-        let stream = TcpStream::connect(server.http).unwrap();
-        stream.set_read_timeout(Some(PATIENCE)).unwrap();
-        let mut request = format!("ws://{}/ws", server.http).into_client_request().unwrap();
-        request.headers_mut().insert("sec-websocket-protocol", "passerelle.v1.json".parse().unwrap());
-        let (socket, _) = client(request, stream).unwrap();
-        let mut caller = Self { socket, user: String::new() };
-        caller.send("hello", &json!({}));
-        let ready = caller.next("session:ready");
-        ready["userId"].as_str().unwrap().clone_into(&mut caller.user);
-        caller
-    }
-
-    fn send(&mut self, event: &str, payload: &Value) {
-        let frame = json!({"v": 1, "t": event, "id": event, "p": payload}).to_string();
-        self.socket.send(Message::text(frame)).unwrap();
-    }
-
-    /// Waits for an event of the server, or for the ack of the request of that name.
-    fn next(&mut self, name: &str) -> Value {
-        loop {
-            let Message::Text(text) = self.socket.read().unwrap_or_else(|error| panic!("no {name}: {error}"))
-            else {
-                continue;
-            };
-            let mut frame: Value = serde_json::from_str(&text).unwrap();
-            if frame["re"] == name {
-                assert_eq!(frame["ok"], true, "{frame}");
-                return frame["p"].take();
-            }
-            if frame["t"] == name {
-                return frame["p"].take();
-            }
-        }
-    }
-
-    fn request(&mut self, event: &str, payload: &Value) -> Value {
-        self.send(event, payload);
-        self.next(event)
-    }
-}
+use support::{Caller, Client, EchoPeer, Request, Server, eventually, http_get};
 
 /// Starts a server and a call on it: both sides and the id.
 fn running_call(config: &str) -> (Server, Caller, Caller, String) {
-    let server = Server::start(&format!("[auth]\nanonymous = \"loopback\"\n{config}"));
-    let (mut alice, mut bob) = (Caller::connect(&server), Caller::connect(&server));
-    let call = alice.request("call:initiate", &json!({"to": bob.user, "type": "video", "roomId": "tea"}));
+    let server = Server::start(config);
+    let (mut alice, mut bob) = (Caller::of(&server, "alice"), Caller::of(&server, "bob"));
+    let call = alice.request("call:initiate", &json!({"to": "bob", "type": "video", "roomId": "tea"}));
     let id = call["callId"].as_str().unwrap().to_owned();
     bob.next("call:initiated");
     bob.request("call:join", &json!({"callId": id}));

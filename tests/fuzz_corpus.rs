@@ -82,6 +82,21 @@ fn every_signaling_frame_of_the_corpus_is_read_without_a_panic() {
 }
 
 #[test]
+fn every_websocket_message_of_the_corpus_is_read_as_another_reader_of_json_reads_it() {
+    replay("websocket");
+}
+
+#[test]
+fn every_socketio_event_of_the_corpus_is_read_as_another_reader_of_json_reads_it() {
+    replay("socketio");
+}
+
+#[test]
+fn every_proxy_header_of_the_corpus_is_read_to_its_end_and_no_further() {
+    replay("proxy");
+}
+
+#[test]
 fn every_target_has_a_fuzzer_and_a_corpus() {
     for (name, _) in targets::ALL {
         let bin = Path::new(env!("CARGO_MANIFEST_DIR")).join(format!("fuzz/bin/{name}.rs"));

@@ -5,8 +5,9 @@
 
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::cell::Cell;
-use std::net::{Ipv4Addr, SocketAddr};
+use std::net::{Ipv4Addr, SocketAddr, UdpSocket};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use passerelle::stun::{Algorithm, Class, Key, Message, Method, TransactionId, Writer, attribute};
@@ -21,10 +22,22 @@ struct Counting;
 
 thread_local! {
     static ALLOCATIONS: Cell<u64> = const { Cell::new(0) };
+    static WATCHED_HERE: Cell<bool> = const { Cell::new(false) };
     static LIVE_BYTES: Cell<i64> = const { Cell::new(0) };
 }
 
+/// Allocations of threads that were [`watch`]ed.
+static WATCHED: AtomicU64 = AtomicU64::new(0);
+
+/// Counts what this thread allocates from now on where other threads can see it.
+fn watch() {
+    WATCHED_HERE.set(true);
+}
+
 fn count(allocations: u64, bytes: i64) {
+    if allocations > 0 && WATCHED_HERE.try_with(Cell::get).unwrap_or(false) {
+        WATCHED.fetch_add(allocations, Ordering::SeqCst);
+    }
     // A thread that is going away counts no more.
     let _ = ALLOCATIONS.try_with(|count| count.set(count.get() + allocations));
     let _ = LIVE_BYTES.try_with(|live| live.set(live.get() + bytes));
@@ -112,8 +125,13 @@ impl Relay {
         config.limits.binding_per_second = 0;
         let key = Key::long_term(Algorithm::Md5, "ana", REALM, "secret");
         let name = || Arc::from("ana");
-        let grant =
-            Arc::new(Grant { username: name(), user: name(), call: Some(name()), expires_unix: None });
+        let grant = Arc::new(Grant {
+            username: name(),
+            user: name(),
+            call: Some(name()),
+            serial: 1,
+            expires_unix: None,
+        });
         let shared = Shared::new(&config.relay_addresses, config.ports, [7; 32]);
         let mut state = 1u64;
         let entropy = Box::new(move |bytes: &mut [u8]| {
@@ -347,4 +365,106 @@ fn ten_thousand_allocations_made_used_and_freed_leave_nothing_behind() {
     }
     // The first round grows the tables to their size; every further one finds them as it left them.
     assert_eq!(levels[1..], [0, 0], "{levels:?}");
+}
+
+/// The sockets' side: batches in, groups out, both directions, through the worker's own thread.
+#[test]
+fn a_worker_relays_without_allocating() {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    let _entered = runtime.enter();
+    let config = passerelle::net::Config {
+        udp: vec!["127.0.0.1:0".parse().unwrap()],
+        tcp: Vec::new(),
+        tls: Vec::new(),
+        proxies: Vec::new(),
+        certificate: None,
+        connections_per_ip: 1,
+        first_byte_timeout: Duration::from_secs(1),
+        unauthenticated_timeout: Duration::from_secs(1),
+        stream_queue: 1 << 16,
+        workers: 1,
+        receive_buffer: 4 << 20,
+        segmentation: true,
+    };
+    let relay = passerelle::net::Relay::bind(config).unwrap();
+    let server = relay.listeners()[0].1;
+    let mut turn = Config { realm: REALM.into(), ..Config::default() };
+    let ip = "127.0.0.7".parse().unwrap();
+    turn.relay_addresses = vec![RelayAddress { local: ip, external: ip }];
+    turn.peers.allow = vec!["127.0.0.0/8".parse().unwrap()];
+    let key = Key::long_term(Algorithm::Md5, "ana", REALM, "secret");
+    let grant = Arc::new(Grant {
+        username: "ana".into(),
+        user: "ana".into(),
+        call: None,
+        serial: 0,
+        expires_unix: None,
+    });
+    let handle = relay
+        .start(passerelle::net::Parts {
+            turn,
+            keys: Arc::new(OneUser(key.clone(), grant)),
+            metrics: Arc::new(passerelle::metrics::Metrics::new().unwrap()),
+            // Called by the worker.
+            on_event: Arc::new(|_| watch()),
+            http: None,
+            on_failure: Box::new(|what| panic!("{what}")),
+        })
+        .unwrap();
+    let socket = |ip: &str| {
+        let socket = UdpSocket::bind((ip, 0)).unwrap();
+        socket.set_read_timeout(Some(Duration::from_secs(20))).unwrap();
+        socket
+    };
+    let (client, peer) = (socket("127.0.0.1"), socket("127.0.0.2"));
+    client.connect(server).unwrap();
+    let relayed = bind_over(&client, &key, peer.local_addr().unwrap());
+    let mut buffer = [0; 2048];
+    let mut exchange = |rounds: usize| {
+        let mut packet = [7; 1204];
+        packet[..4].copy_from_slice(&[0x40, 0x00, 0x04, 0xB0]);
+        for _ in 0..rounds {
+            (0..16).for_each(|_| drop(client.send(&packet)));
+            (0..16).for_each(|_| assert_eq!(peer.recv(&mut buffer).unwrap(), 1200));
+            (0..16).for_each(|_| drop(peer.send_to(&packet[4..], relayed)));
+            (0..16).for_each(|_| assert_eq!(client.recv(&mut buffer).unwrap(), 1204));
+        }
+    };
+    // The worker's own buffers grow to what a batch needs.
+    exchange(50);
+    let before = WATCHED.load(Ordering::SeqCst);
+    assert!(before > 0, "the worker is watched");
+    exchange(200);
+    assert_eq!(WATCHED.load(Ordering::SeqCst) - before, 0);
+    handle.stop();
+}
+
+/// Makes an allocation and binds channel 0x4000 to the peer; gives the relayed address.
+fn bind_over(client: &UdpSocket, key: &Key, peer: SocketAddr) -> SocketAddr {
+    let mut bytes = Vec::new();
+    let mut ask = |method, nonce: Option<&[u8]>, fill: &dyn Fn(&mut Writer<'_>)| {
+        let mut writer = Writer::new(&mut bytes, Class::Request, method, TransactionId([5; 12]));
+        fill(&mut writer);
+        if let Some(nonce) = nonce {
+            writer.attribute(attribute::USERNAME, b"ana").attribute(attribute::REALM, REALM.as_bytes());
+            writer.attribute(attribute::NONCE, nonce).integrity_sha1(key);
+        }
+        client.send(&bytes).unwrap();
+        let mut answer = vec![0; 2048];
+        let length = client.recv(&mut answer).unwrap();
+        answer.truncate(length);
+        answer
+    };
+    let udp = |writer: &mut Writer<'_>| {
+        writer.attribute(attribute::REQUESTED_TRANSPORT, &[17, 0, 0, 0]);
+    };
+    let challenge = ask(Method::Allocate, None, &udp);
+    let nonce = Message::parse(&challenge).unwrap().first(attribute::NONCE).unwrap().to_vec();
+    let answer = ask(Method::Allocate, Some(&nonce), &udp);
+    let relayed = Message::parse(&answer).unwrap().xor_address(attribute::XOR_RELAYED_ADDRESS);
+    let bound = ask(Method::ChannelBind, Some(&nonce), &|writer| {
+        writer.u32(attribute::CHANNEL_NUMBER, 0x4000 << 16).xor_address(attribute::XOR_PEER_ADDRESS, peer);
+    });
+    assert_eq!(Message::parse(&bound).unwrap().class(), Class::Success);
+    relayed.flatten().unwrap()
 }

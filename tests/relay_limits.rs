@@ -6,8 +6,8 @@
 mod support;
 
 use std::collections::BTreeSet;
-use std::net::{SocketAddr, UdpSocket};
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::net::{SocketAddr, TcpStream, UdpSocket};
+use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use stun::attributes::*;
@@ -17,6 +17,8 @@ use support::stun_client::{rest_credential, rest_credential_until};
 use support::{
     Client, EchoPeer, Everywhere, Line, PATIENCE, Request, Server, Transport, eventually, http_get, namespace,
 };
+use tokio_tungstenite::tungstenite::Message as Frame;
+use tokio_tungstenite::tungstenite::client::{IntoClientRequest as _, client};
 
 #[test]
 fn the_quota_counts_the_user_and_not_the_timestamped_name() {
@@ -314,32 +316,46 @@ fn the_tables_of_an_allocation_hold_what_is_configured() {
     assert_eq!(other.ask_signed(Request::permission(&[peer(4)])).code(), 0);
 }
 
-/// While one client sends as fast as it can, everybody else is answered: other clients of the same worker, and HTTP. The
+/// Opens a signaling session.
+fn says_hello(server: &Server) {
+    let mut request = format!("ws://{}/ws", server.http).into_client_request().unwrap();
+    request.headers_mut().insert("sec-websocket-protocol", "passerelle.v1.json".parse().unwrap());
+    let stream = TcpStream::connect(server.http).unwrap();
+    stream.set_read_timeout(Some(PATIENCE)).unwrap();
+    let (mut socket, _) = client(request, stream).unwrap();
+    socket.send(Frame::text(r#"{"v":1,"t":"hello","id":"1","p":{}}"#)).unwrap();
+    let said = [(); 2].map(|()| socket.read().unwrap().into_text().unwrap());
+    assert!(said.iter().any(|frame| frame.contains("session:ready")), "{said:?}");
+}
+
+/// While one client sends as fast as it can, everybody else is answered: other clients of the same worker, HTTP, signaling. The
 /// other clients come over TCP, since a flood of datagrams may well cost a datagram of somebody else.
 #[test]
 fn d9_requests_are_answered_while_the_relay_is_busy() {
-    let server = Server::start_with(&[LOOPBACK_PEERS, "relay.workers = 1\nlisten.tcp = [\"127.0.0.1:0\"]\n"]);
+    let server = Server::start_with(&[
+        LOOPBACK_PEERS,
+        "relay.workers = 1\nlisten.tcp = [\"127.0.0.1:0\"]\nauth.anonymous = \"loopback\"\n",
+    ]);
     let peer = EchoPeer::start();
     let mut sender = Client::new(server.turn()).with_user(ALICE);
     sender.allocate();
     assert_eq!(sender.ask_signed(Request::channel_bind(0x4000, peer.address)).code(), 0);
-    let busy = AtomicBool::new(true);
-    std::thread::scope(|scope| {
-        let busy = &busy;
-        let flood = scope.spawn(move || {
-            while busy.load(Ordering::Relaxed) {
-                sender.send_channel_data(0x4000, &[7; 1000]);
-            }
-        });
-        for _ in 0..20 {
-            let mut other = Client::on(Line::tcp(server.tcp[0])).with_user(BOB);
-            other.allocate();
-            assert!(other.ask_signed(Request::refresh(0)).is_success());
-            assert_eq!(http_get::get(server.http, "/healthz").unwrap().0, 200);
+    let busy = Arc::new(());
+    let watched = Arc::downgrade(&busy);
+    let flood = std::thread::spawn(move || {
+        while watched.strong_count() > 0 {
+            sender.send_channel_data(0x4000, &[7; 1000]);
         }
-        busy.store(false, Ordering::Relaxed);
-        flood.join().unwrap();
     });
+    for _ in 0..20 {
+        let mut other = Client::on(Line::tcp(server.tcp[0])).with_user(BOB);
+        other.allocate();
+        assert!(other.ask_signed(Request::refresh(0)).is_success());
+        assert_eq!(http_get::get(server.http, "/healthz").unwrap().0, 200);
+        says_hello(&server);
+    }
+    drop(busy);
+    flood.join().unwrap();
     let packets = server.scrape().sum("passerelle_relay_packets_total", &[("direction", "to_peer")]);
     assert!(packets > 10_000.0, "{packets} packets are no load");
 }

@@ -122,8 +122,12 @@ fn a_wrong_configuration_changes_nothing_and_says_what_is_wrong() {
     eventually("a missing file is named", || server.log().contains("cannot read it").then_some(()));
     assert_eq!(allocates(&server, pair(&rest("old", SECRET))), 0);
     // And a good one is taken after all that.
+    let count = |result| server.scrape().sum("passerelle_config_reloads_total", &[("result", result)]);
+    let refused = count("refused");
+    assert!(refused >= 1.0 && count("applied") == 0.0);
     server.reloaded(&with_secret);
     assert_eq!(allocates(&server, pair(&new)), 0);
+    assert_eq!((count("refused"), count("applied")), (refused, 1.0));
 }
 
 #[test]

@@ -4,63 +4,14 @@
 
 mod support;
 
-use std::net::TcpStream;
 use std::path::Path;
 
-use serde_json::{Value, json};
-use support::{PATIENCE, Server, eventually, http_get};
-use tokio_tungstenite::tungstenite::client::{IntoClientRequest as _, client};
-use tokio_tungstenite::tungstenite::{Message, WebSocket};
+use serde_json::json;
+use support::{Caller, Server, eventually, http_get};
 
 /// An anonymous caller that keeps its secret.
-struct Caller {
-    socket: WebSocket<TcpStream>,
-    ready: Value,
-}
-
-impl Caller {
-    fn connect(server: &Server, key: &str) -> Self {
-        let stream = TcpStream::connect(server.http).unwrap();
-        stream.set_read_timeout(Some(PATIENCE)).unwrap();
-        let mut request = format!("ws://{}/ws", server.http).into_client_request().unwrap();
-        request.headers_mut().insert("sec-websocket-protocol", "passerelle.v1.json".parse().unwrap());
-        let (socket, _) = client(request, stream).unwrap();
-        let mut caller = Self { socket, ready: Value::Null };
-        caller.send("hello", &json!({"anonymousKey": key.repeat(16)}));
-        caller.ready = caller.next("session:ready");
-        caller
-    }
-
-    fn user(&self) -> &str {
-        self.ready["userId"].as_str().unwrap()
-    }
-
-    fn send(&mut self, event: &str, payload: &Value) {
-        let frame = json!({"v": 1, "t": event, "id": event, "p": payload}).to_string();
-        self.socket.send(Message::text(frame)).unwrap();
-    }
-
-    fn next(&mut self, name: &str) -> Value {
-        loop {
-            let Message::Text(text) = self.socket.read().unwrap_or_else(|error| panic!("no {name}: {error}"))
-            else {
-                continue;
-            };
-            let mut frame: Value = serde_json::from_str(&text).unwrap();
-            if frame["re"] == name {
-                assert_eq!(frame["ok"], true, "{frame}");
-                return frame["p"].take();
-            }
-            if frame["t"] == name {
-                return frame["p"].take();
-            }
-        }
-    }
-
-    fn request(&mut self, event: &str, payload: &Value) -> Value {
-        self.send(event, payload);
-        self.next(event)
-    }
+fn anonymous(server: &Server, key: &str) -> Caller {
+    Caller::connect(server, &json!({ "anonymousKey": key.repeat(16) }))
 }
 
 fn start(database: &Path) -> Server {
@@ -73,7 +24,7 @@ fn a_call_survives_the_death_of_its_server() {
     let folder = tempfile::tempdir().unwrap();
     let database = folder.path().join("calls.db");
     let server = start(&database);
-    let (mut alice, mut bob) = (Caller::connect(&server, "a"), Caller::connect(&server, "b"));
+    let (mut alice, mut bob) = (anonymous(&server, "a"), anonymous(&server, "b"));
     let call = alice.request("call:initiate", &json!({"to": bob.user(), "type": "audio"}));
     let call = json!({"callId": call["callId"]});
     bob.next("call:initiated");
@@ -88,9 +39,9 @@ fn a_call_survives_the_death_of_its_server() {
     drop(server);
 
     let server = start(&database);
-    let mut alice = Caller::connect(&server, "a");
+    let mut alice = anonymous(&server, "a");
     assert_eq!(alice.ready["activeCalls"][0]["callId"], call["callId"], "{}", alice.ready);
-    let mut bob = Caller::connect(&server, "b");
+    let mut bob = anonymous(&server, "b");
     alice.request("call:join", &call);
     let joined = bob.request("call:join", &call);
     assert_eq!(joined["callSession"]["callId"], call["callId"]);

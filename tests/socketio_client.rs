@@ -8,13 +8,7 @@ use std::process::Command;
 
 use serde_json::{Value, json};
 use support::Server;
-use support::server::TOKEN_SECRET;
-
-fn token(user: &str) -> String {
-    let claims = json!({"sub": user, "exp": 4_000_000_000_u64});
-    let key = jsonwebtoken::EncodingKey::from_secret(TOKEN_SECRET.as_bytes());
-    jsonwebtoken::encode(&jsonwebtoken::Header::default(), &claims, &key).unwrap()
-}
+use support::caller::token;
 
 fn run(transports: &str) -> Value {
     let server = Server::start("");

@@ -38,7 +38,7 @@ impl Drop for Ended {
 
 fn server(lab: &Lab, folder: &Path) -> Ended {
     let config = format!(
-        "[listen]\nudp = [\"{SERVER}:3478\"]\ntcp = []\nhttp = []\nmetrics = []\n\
+        "[listen]\nudp = [\"{SERVER}:3478\"]\ntcp = []\nhttp = []\nmetrics = [\"127.0.0.1:9090\"]\n\
          [turn]\nrealm = \"passerelle.test\"\nusers = [{{ name = \"alice\", password = \"correct horse battery staple\" }}]\n\
          [relay]\naddresses = [\"{SERVER}\"]\nworkers = 1\n[store]\nurl = \"sqlite::memory:\"\n"
     );
@@ -53,17 +53,23 @@ fn server(lab: &Lab, folder: &Path) -> Ended {
 
 /// Runs this very test again beside the client.
 fn inside(lab: &Lab, test: &str) {
+    inside_phase(lab, test, "1");
+}
+
+/// The same for a test of several phases.
+fn inside_phase(lab: &Lab, test: &str, phase: &str) {
     let mut command = lab.command(Host::A, std::env::current_exe().unwrap());
-    let output = command.args(["--exact", test, "--nocapture"]).env(INSIDE, "1").output().unwrap();
+    let output = command.args(["--exact", test, "--nocapture"]).env(INSIDE, phase).output().unwrap();
     let (out, err) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
     assert!(output.status.success(), "{out}\n{err}");
     assert!(out.contains("1 passed"), "{out}");
 }
 
-fn on_server(lab: &Lab, command: &str) {
+fn on_server(lab: &Lab, command: &str) -> String {
     let mut words = command.split_whitespace();
     let output = lab.command(Host::Server, words.next().unwrap()).args(words).output().unwrap();
     assert!(output.status.success(), "{command}: {}", String::from_utf8_lossy(&output.stderr));
+    String::from_utf8_lossy(&output.stdout).into_owned()
 }
 
 /// A client with an allocation, once the server is up.
@@ -163,4 +169,45 @@ fn a_route_too_small_for_groups_gets_every_datagram() {
     on_server(&lab, &format!("ip link set to1 mtu {MTU}"));
     let _server = server(&lab, folder.path());
     inside(&lab, "a_route_too_small_for_groups_gets_every_datagram");
+}
+
+/// What a route cannot take now is dropped and counted, answers and other clients' media go on, and once there is room
+/// again so does everything.
+#[test]
+fn a_full_queue_of_the_system_loses_data_and_nothing_else() {
+    const THIN: &str = "tbf rate 2mbit burst 4kb limit 8kb";
+    if let Some(phase) = std::env::var_os(INSIDE) {
+        let (mut client, _) = allocated();
+        let peer = UdpSocket::bind((CLIENT, 0)).unwrap();
+        peer.set_read_timeout(Some(Duration::from_millis(500))).unwrap();
+        assert_eq!(client.ask_signed(Request::channel_bind(0x4000, peer.local_addr().unwrap())).code(), 0);
+        let mut arrived = 0;
+        for _ in 0..4 {
+            // Each larger than the one before: nothing is grouped, so the system says of each what became of it.
+            (0..32).for_each(|at| client.send_channel_data(0x4000, &vec![7; 900 + at]));
+            while peer.recv(&mut [0; 2048]).is_ok() {
+                arrived += 1;
+            }
+            assert!(client.ask_signed(Request::refresh(600)).is_success(), "control goes on");
+            if arrived > 0 && phase != "wide" {
+                break;
+            }
+        }
+        assert!(arrived > 0);
+        assert!(phase != "wide" || arrived == 4 * 32, "{arrived} arrived");
+        return;
+    }
+    let folder = tempfile::tempdir().unwrap();
+    let lab = Lab::new(Nat::None);
+    let _server = server(&lab, folder.path());
+    let test = "a_full_queue_of_the_system_loses_data_and_nothing_else";
+    on_server(&lab, &format!("tc qdisc add dev to1 root {THIN}"));
+    inside_phase(&lab, test, "thin");
+    let lost = on_server(&lab, "curl -s http://127.0.0.1:9090/metrics");
+    let lost = lost.lines().filter(|line| line.starts_with("passerelle_relay_dropped_total"));
+    let lost: Vec<&str> = lost.filter(|line| !line.ends_with(" 0")).collect();
+    assert!(!lost.is_empty(), "nothing was lost");
+    assert!(lost.iter().all(|line| line.contains("send_buffer")), "{lost:?}");
+    on_server(&lab, "tc qdisc del dev to1 root");
+    inside_phase(&lab, test, "wide");
 }

@@ -23,7 +23,7 @@ pub use authenticator::{Authenticator, Caller, Config, Denied, Grants, Presented
 pub use jwks::JwksConfig;
 pub use key::{KeyError, PinnedKey};
 pub use outbound::{Outbound, OutboundError, is_url};
-pub use shared_secret::{Minted, SharedSecrets};
+pub use shared_secret::{Leg, Minted, SharedSecrets};
 pub use token::TokenConfig;
 pub use users::Users;
 pub use webhook::WebhookConfig;

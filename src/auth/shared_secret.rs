@@ -1,4 +1,4 @@
-//! TURN REST credentials (draft-uberti-behave-turn-rest): `<expiry>[:<user>[:<call>]]` and an HMAC over it.
+//! TURN REST credentials (draft-uberti-behave-turn-rest): `<expiry>[:<user>[:<call>[:<serial>]]]` and an HMAC over it.
 
 use std::sync::Arc;
 
@@ -21,6 +21,15 @@ pub struct Minted {
     pub password: String,
 }
 
+/// What a credential is good for beside the user: one stay of it in a call.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Leg<'a> {
+    /// The call; its id has no colon.
+    pub call: &'a str,
+    /// Higher than that of every credential minted before, so that a later stay has credentials of its own.
+    pub serial: u64,
+}
+
 /// The secrets of the operator: the first signs, all verify.
 #[derive(Debug, Clone, Default)]
 pub struct SharedSecrets(Vec<SecretString>);
@@ -37,11 +46,11 @@ impl SharedSecrets {
     }
 
     /// Makes a credential that starts allocations until `expires_unix` (seconds); `None` without a secret.
-    pub fn mint(&self, user: &str, call: Option<&str>, expires_unix: u64) -> Option<Minted> {
+    pub fn mint(&self, user: &str, leg: Option<Leg<'_>>, expires_unix: u64) -> Option<Minted> {
         let secret = self.0.first()?;
         let user = escape(user);
-        let username = match call {
-            Some(call) => format!("{expires_unix}:{user}:{call}"),
+        let username = match leg {
+            Some(Leg { call, serial }) => format!("{expires_unix}:{user}:{call}:{serial}"),
             None => format!("{expires_unix}:{user}"),
         };
         let password = password(secret, &username);
@@ -67,15 +76,19 @@ fn grant(username: &str) -> Option<Arc<Grant>> {
     };
     let digits = !expiry.is_empty() && expiry.bytes().all(|byte| byte.is_ascii_digit());
     let expires_unix = expiry.parse().ok().filter(|_| digits)?;
-    let (user, call) = match rest.map(|rest| rest.split_once(':')) {
-        Some(Some((user, call))) => (user, Some(call)),
+    let (user, leg) = match rest.map(|rest| rest.split_once(':')) {
+        Some(Some((user, leg))) => (user, Some(leg)),
         Some(None) => (rest.unwrap_or_default(), None),
         None => ("", None),
     };
+    let numbered = leg.and_then(|leg| leg.rsplit_once(':'));
+    let numbered = numbered.and_then(|(call, serial)| Some((Some(call), serial.parse().ok()?)));
+    let (call, serial) = numbered.unwrap_or((leg, 0));
     Some(Arc::new(Grant {
         username: username.into(),
         user: if user.is_empty() { username.into() } else { unescape(user).into() },
         call: call.filter(|call| !call.is_empty()).map(Into::into),
+        serial,
         expires_unix: Some(expires_unix),
     }))
 }
@@ -126,6 +139,9 @@ mod tests {
             (grant.expires_unix, &*grant.user, grant.call.as_deref()),
             (Some(1_700_000_000), "alice", Some("c1"))
         );
+        assert_eq!(grant.serial, 0);
+        let grant = grant_of("1700000000:alice:c1:17").unwrap();
+        assert_eq!((grant.call.as_deref(), grant.serial), (Some("c1"), 17));
         let grant = grant_of("1700000000:alice").unwrap();
         assert_eq!((&*grant.user, grant.call.as_deref()), ("alice", None));
         assert_eq!(&*grant_of("1700000000").unwrap().user, "1700000000");
@@ -136,9 +152,9 @@ mod tests {
 
     #[test]
     fn a_colon_in_a_user_does_not_become_a_call() {
-        let minted = secrets(&["north"]).mint("anon:50%", Some("c1"), 5).unwrap();
+        let minted = secrets(&["north"]).mint("anon:50%", Some(Leg { call: "c1", serial: 9 }), 5).unwrap();
         let grant = grant_of(&minted.username).unwrap();
-        assert_eq!((&*grant.user, grant.call.as_deref()), ("anon:50%", Some("c1")));
+        assert_eq!((&*grant.user, grant.call.as_deref(), grant.serial), ("anon:50%", Some("c1"), 9));
     }
 
     #[test]

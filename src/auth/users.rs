@@ -35,6 +35,7 @@ impl Users {
                 username: Arc::clone(&name),
                 user: Arc::clone(&name),
                 call: None,
+                serial: 0,
                 expires_unix: None,
             };
             all.by_hash.insert(userhash(&name, realm), Arc::clone(&name));

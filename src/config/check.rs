@@ -11,6 +11,7 @@ use super::host::Host;
 use super::origin::{ConfigError, Origins, Problem};
 use super::secret::{self, MIN_BYTES, Secret};
 use super::{Config, Mode, Values};
+use crate::store::Retention;
 use crate::{auth, http, logging, shutdown, signaling, store, turn};
 
 /// The state of a check.
@@ -46,17 +47,22 @@ pub(super) fn check(file: File, origins: &Origins, mode: Mode, host: &Host) -> R
     let turn = check.turn(&file, &net, &http, &external_ips);
     let public_hosts = check.public_hosts(&file.public, &turn);
     check.signaling(&file.signaling);
-    if file.turn.credential_ttl < Duration::from_secs(60) {
-        check.fail("turn.credential_ttl", "must be 1m or longer: a call takes its time to begin");
+    if file.turn.credential_ttl < Duration::from_secs(10) {
+        check.fail("turn.credential_ttl", "must be 10s or longer: a call takes its time to begin");
     }
     let store = store::Config::parse(&file.store.url)
         .map_err(|message| check.fail("store.url", message))
         .unwrap_or(store::Config::Memory);
-    let retention = Duration::from_secs(u64::from(file.store.retention_days) * 24 * 3600);
-    if retention.is_zero() {
+    let days = |days: u16| Duration::from_secs(u64::from(days) * 24 * 3600);
+    let retention =
+        Retention { calls: days(file.store.retention_days), events: days(file.store.events_days) };
+    if retention.calls.is_zero() {
         check.fail("store.retention_days", "must be 1 or more: calls that run are records too");
     }
     let webhooks = check.webhooks(&file.webhooks);
+    if file.webhooks.max_waiting == 0 {
+        check.fail("webhooks.max_waiting", "must be 1 or more: every event waits for a moment");
+    }
     if let Err(error) = logging::parse_filter(&file.log.level) {
         check.fail("log.level", error.to_string());
     }
@@ -78,7 +84,9 @@ pub(super) fn check(file: File, origins: &Origins, mode: Mode, host: &Host) -> R
         auth,
         store,
         retention,
+        peer_networks: file.store.peer_networks,
         webhooks,
+        webhook_events: file.webhooks.max_waiting,
         logging: logging::Config {
             format: file.log.format,
             filter: file.log.level,

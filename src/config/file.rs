@@ -351,10 +351,14 @@ pub struct Store {
     pub url: String,
     /// Days the record of a call is kept.
     pub retention_days: u16,
+    /// Days the steps of a call (rung, answered, joined, left) are kept for `GET /api/v1/calls/{id}/events`. 0: none.
+    pub events_days: u16,
+    /// Keep with a call the networks (/24, /48) of the peers that the relay talked to for it.
+    pub peer_networks: bool,
 }
 
 /// `[webhooks]`
-#[derive(Debug, Clone, Default, Deserialize, Serialize, JsonSchema)]
+#[derive(Debug, Clone, Deserialize, Serialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct Webhooks {
     /// URL that gets a POST for each step of a call (`call.initiated`, `call.ringing`, `call.answered`,
@@ -365,11 +369,24 @@ pub struct Webhooks {
     pub secret: Secret,
     /// The same from a file that only this service can read.
     pub secret_file: String,
+    /// Events that may wait while the service is away. Beyond it the oldest are dropped, and counted.
+    pub max_waiting: u32,
+}
+
+impl Default for Webhooks {
+    fn default() -> Self {
+        Self {
+            url: String::new(),
+            secret: Secret::default(),
+            secret_file: String::new(),
+            max_waiting: 100_000,
+        }
+    }
 }
 
 impl Default for Store {
     fn default() -> Self {
-        Self { url: "sqlite:passerelle.db".into(), retention_days: 90 }
+        Self { url: "sqlite:passerelle.db".into(), retention_days: 90, events_days: 7, peer_networks: true }
     }
 }
 

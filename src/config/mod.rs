@@ -62,9 +62,13 @@ pub struct Config {
     /// Call records.
     pub store: store::Config,
     /// How long they are kept.
-    pub retention: Duration,
+    pub retention: store::Retention,
+    /// Whether the networks of relayed peers are part of them.
+    pub peer_networks: bool,
     /// Who is told what happens to calls.
     pub webhooks: Option<auth::WebhookConfig>,
+    /// Events that may wait for it.
+    pub webhook_events: u32,
     /// Log lines.
     pub logging: logging::Config,
     /// How the server stops.

@@ -8,13 +8,15 @@ use axum::extract::{Path, Query, State};
 use axum::http::{HeaderName, HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use serde::{Deserialize, Serialize};
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use super::Shared;
 use super::refusal::Refusal;
 use super::rest::{Body, Caller, call_id, command, id, users};
 use crate::signaling::{AdminCommand, Grants, Identity, Media, UserId};
-use crate::store::{CallPage, CallQuery, MAX_PAGE, StoreError, StoredCall};
+use crate::store::{
+    CallEvent, CallPage, CallQuery, MAX_PAGE, MissedCall, MissedQuery, StoreError, StoredCall,
+};
 
 /// Rows of a page when the request does not say, and of a CSV.
 const DEFAULT_LIMIT: u32 = 50;
@@ -175,21 +177,67 @@ fn cell(value: &Value) -> String {
     }
 }
 
-/// `GET /api/v1/calls/{id}`. A call of others is answered like one that does not exist; one that has just begun and is
-/// not written yet as the call engine sees it.
+/// `GET /api/v1/calls/{id}`. A call of others is answered like one that does not exist. The engine's record of one that
+/// runs is newer than the written one.
 pub(crate) async fn one(
     State(shared): State<Arc<Shared>>,
     caller: Caller,
     Path(call): Path<String>,
-) -> Result<Json<Value>, Refusal> {
+) -> Result<Json<StoredCall>, Refusal> {
     let call = call_id(call).map_err(|_| Refusal::no_call())?;
-    match shared.store.one(caller.scope(None), call.clone()).await.map_err(failed)? {
-        Some(call) => Ok(Json(serde_json::to_value(call).unwrap_or_default())),
-        None => {
-            let Json(mut found) = command(&shared, &caller, AdminCommand::Call(call))?;
-            Ok(Json(found["call"].take()))
-        }
+    if let Ok(record) = shared.engine.record(&caller.0, &call) {
+        return Ok(Json(record.into()));
     }
+    let stored = shared.store.one(caller.scope(None), call).await.map_err(failed)?;
+    stored.map(Json).ok_or_else(Refusal::no_call)
+}
+
+/// The steps of a call.
+#[derive(Debug, Serialize)]
+pub(crate) struct CallEvents {
+    events: Vec<CallEvent>,
+}
+
+/// `GET /api/v1/calls/{id}/events`: what is kept of the steps of a call, nothing of the calls of others.
+pub(crate) async fn events(
+    State(shared): State<Arc<Shared>>,
+    caller: Caller,
+    Path(call): Path<String>,
+) -> Result<Json<CallEvents>, Refusal> {
+    let call = call_id(call).map_err(|_| Refusal::no_call())?;
+    let events = shared.store.events(caller.scope(None), call.clone()).await.map_err(failed)?;
+    if events.is_empty() && shared.engine.record(&caller.0, &call).is_err() {
+        let known = shared.store.one(caller.scope(None), call).await.map_err(failed)?;
+        known.ok_or_else(Refusal::no_call)?;
+    }
+    Ok(Json(CallEvents { events }))
+}
+
+/// Which missed calls.
+#[derive(Debug, Deserialize)]
+pub(crate) struct MissedParameters {
+    user: Option<String>,
+    cursor: Option<String>,
+    limit: Option<u32>,
+}
+
+/// `GET /api/v1/calls/missed`: the caller's own, or an operator's choice.
+pub(crate) async fn missed(
+    State(shared): State<Arc<Shared>>,
+    caller: Caller,
+    query: Result<Query<MissedParameters>, QueryRejection>,
+) -> Result<Json<Value>, Refusal> {
+    let Query(MissedParameters { user, cursor, limit }) =
+        query.map_err(|rejection| Refusal::validation(rejection.body_text()))?;
+    let limit = limit.unwrap_or(DEFAULT_LIMIT);
+    if !(1..=MAX_LIMIT).contains(&limit) {
+        return Err(Refusal::validation(format!("limit is 1 to {MAX_LIMIT}")));
+    }
+    let text = |text: Option<String>| text.map(id).transpose().map(|id| id.map(|id| id.to_string()));
+    let query = MissedQuery { user: caller.scope(text(user)?), cursor: text(cursor)?, limit };
+    let page = shared.store.missed(query).await.map_err(failed)?;
+    let calls: Vec<Value> = page.calls.iter().map(MissedCall::to_json).collect();
+    Ok(Json(json!({ "calls": calls, "next": page.next })))
 }
 
 /// Which running calls or sessions.
@@ -279,10 +327,7 @@ pub(crate) async fn lock(
     Path(call): Path<String>,
     Body(body): Body,
 ) -> Result<Json<Value>, Refusal> {
-    let locked = match body.get("locked") {
-        None => true,
-        Some(locked) => locked.as_bool().ok_or_else(|| Refusal::validation("locked is true or false"))?,
-    };
+    let locked = flag(&body, "locked", true)?;
     command(&shared, &caller, AdminCommand::Lock { call: call_id(call)?, locked })
 }
 
@@ -297,13 +342,23 @@ pub(crate) async fn invite(
     command(&shared, &caller, AdminCommand::Invite { call: call_id(call)?, users })
 }
 
-/// `POST /api/v1/calls/{id}/participants/{user}/kick`.
+/// `POST /api/v1/calls/{id}/participants/{user}/kick {ban?}`.
 pub(crate) async fn kick(
     State(shared): State<Arc<Shared>>,
     caller: Caller,
     Path((call, user)): Path<(String, String)>,
+    Body(body): Body,
 ) -> Result<Json<Value>, Refusal> {
-    command(&shared, &caller, AdminCommand::Kick { call: call_id(call)?, user: UserId(id(user)?) })
+    let ban = flag(&body, "ban", false)?;
+    command(&shared, &caller, AdminCommand::Kick { call: call_id(call)?, user: UserId(id(user)?), ban })
+}
+
+/// A switch of a body.
+fn flag(body: &Value, field: &str, default: bool) -> Result<bool, Refusal> {
+    match body.get(field) {
+        None => Ok(default),
+        Some(set) => set.as_bool().ok_or_else(|| Refusal::validation(format!("{field} is true or false"))),
+    }
 }
 
 /// `POST /api/v1/calls/{id}/participants/{user}/mute {media?}`.

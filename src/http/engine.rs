@@ -17,7 +17,7 @@ use super::session::{AckId, Bounds, Frame, Queue, Slow};
 use crate::metrics::Metrics;
 use crate::signaling::{
     self, AdminCommand, Authority, CallId, CallRecord, Close, Event, Hub, Identity, Now, Output, Reject,
-    Request, Resume, Resumption, ServerEvent, SessionId, UserId, event_label,
+    RelayUsage, Request, Resume, Resumption, ServerEvent, SessionId, UserId, event_label,
 };
 
 /// Where events of the call engine go. Called with the engine locked, so that events keep their order: it must not
@@ -253,14 +253,24 @@ impl Engine {
         self.input(|core, now| core.hub.admin(by, command, now))
     }
 
-    /// Takes up the calls of an earlier process; how many run again. To be called before the first session opens.
+    /// The record of a call that runs or ended a moment ago.
+    pub(crate) fn record(&self, by: &Authority, call: &CallId) -> Result<CallRecord, Reject> {
+        self.core.lock().hub.record(by, call)
+    }
+
+    /// Takes up what users have missed in an earlier process and do not know of, oldest first.
+    pub fn restore_missed(&self, missed: Vec<(UserId, Value)>) {
+        self.input(|core, now| core.hub.restore_missed(missed, now));
+    }
+
+    /// Takes up the calls of an earlier process; how many run again.
     pub fn restore(&self, records: Vec<CallRecord>) -> usize {
         self.input(|core, now| core.hub.restore(records, now))
     }
 
     /// Notes what a participant's media has cost the relay.
-    pub fn relay_usage(&self, call: &CallId, user: &UserId, bytes: (u64, u64), transport: &'static str) {
-        self.input(|core, now| core.hub.relay_usage(call, user, bytes, transport, now));
+    pub fn relay_usage(&self, call: &CallId, user: &UserId, usage: RelayUsage) {
+        self.input(|core, now| core.hub.relay_usage(call, user, usage, now));
     }
 
     /// The transport of a session is gone. Does nothing the second time.

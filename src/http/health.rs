@@ -9,6 +9,8 @@ use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
 use serde_json::json;
 
+use crate::metrics::Metrics;
+
 /// Whether the process takes calls: not before everything is bound, not while it drains.
 #[derive(Debug, Default)]
 pub struct Ready(AtomicU8);
@@ -34,12 +36,13 @@ pub(crate) async fn healthz() -> Response {
     Json(json!({"status": "ok"})).into_response()
 }
 
-/// `GET /readyz`.
-pub(crate) async fn readyz(State(ready): State<Arc<Ready>>) -> Response {
+/// `GET /readyz`. A database that is away is told and changes nothing: calls go on without it.
+pub(crate) async fn readyz(State((ready, metrics)): State<(Arc<Ready>, Arc<Metrics>)>) -> Response {
     let (code, status) = match ready.0.load(Ordering::Acquire) {
         READY => (StatusCode::OK, "ready"),
         DRAINING => (StatusCode::SERVICE_UNAVAILABLE, "draining"),
         _ => (StatusCode::SERVICE_UNAVAILABLE, "starting"),
     };
-    (code, Json(json!({"status": status}))).into_response()
+    let store = if metrics.store_up.get() == 1 { "up" } else { "away" };
+    (code, Json(json!({"status": status, "store": store}))).into_response()
 }

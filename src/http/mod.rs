@@ -15,6 +15,7 @@ mod engine;
 mod frame;
 mod health;
 mod ice_servers;
+pub mod inbound;
 mod openapi;
 mod operations;
 mod origin;
@@ -149,7 +150,9 @@ pub fn router(limits: &Limits, parts: Parts) -> Router {
         .route("/api/v1/calls", get(calls::list).post(calls::ring))
         .route("/api/v1/calls.csv", get(calls::csv))
         .route("/api/v1/calls/active", get(calls::active))
+        .route("/api/v1/calls/missed", get(calls::missed))
         .route("/api/v1/calls/{id}", get(calls::one))
+        .route("/api/v1/calls/{id}/events", get(calls::events))
         .route("/api/v1/calls/{id}/end", post(calls::end))
         .route("/api/v1/calls/{id}/invite", post(calls::invite))
         .route("/api/v1/calls/{id}/lock", post(calls::lock))
@@ -180,7 +183,7 @@ pub fn router(limits: &Limits, parts: Parts) -> Router {
     let health = Router::new()
         .route("/healthz", get(health::healthz))
         .route("/readyz", get(health::readyz))
-        .with_state(ready);
+        .with_state((ready, Arc::clone(&shared.metrics)));
     Router::new()
         .merge(rest)
         .merge(socketio)

@@ -25,7 +25,7 @@ use socketioxide::{ParserConfig, SendError, SocketError, SocketIo};
 use super::Shared;
 use super::admission::{Admitted, Credential, NotAdmitted, Place, Visitor, credential};
 use super::engine::{Opened, SOCKETIO};
-use super::frame::depth_exceeds;
+use super::inbound;
 use super::resume::{refresh, wish};
 use super::session::{AckId, Frame, Next, Queue};
 use crate::auth::{self, Presented};
@@ -244,20 +244,7 @@ impl Inbound {
         if self.binary {
             return Err(Reject::BinaryUnsupported);
         }
-        const MALFORMED: Reject = Reject::Invalid { field: "payload", why: "has to be one object" };
-        // The array around name and payload is the framing's.
-        if depth_exceeds(&self.text, max_depth + 1) {
-            return Err(Reject::Invalid { field: "payload", why: "is nested too deep" });
-        }
-        let mut items: Vec<Json> = serde_json::from_str(&self.text).map_err(|_| MALFORMED)?;
-        if items.len() > 2 {
-            return Err(MALFORMED);
-        }
-        let payload = if items.len() == 2 { items.pop() } else { None };
-        match items.pop() {
-            Some(Json::String(event)) => Ok((event, payload.unwrap_or_else(|| json!({})))),
-            _ => Err(MALFORMED),
-        }
+        inbound::event(&self.text, max_depth)
     }
 }
 

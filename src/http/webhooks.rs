@@ -2,7 +2,7 @@
 //! call, again and again until it is taken.
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use futures_util::StreamExt as _;
 use futures_util::stream;
@@ -19,6 +19,8 @@ const EVENT_ID: &str = "passerelle-event-id";
 const PATIENCE: Duration = Duration::from_secs(10);
 /// How often the outbox is looked at.
 const POLL: Duration = Duration::from_millis(500);
+/// How often it is looked whether too many events wait.
+const TRIM: Duration = Duration::from_secs(5);
 /// Events of one look, and how many of them are on their way at once.
 const BATCH: u32 = 256;
 const AT_ONCE: usize = 16;
@@ -37,6 +39,8 @@ pub struct Webhooks {
     pub outbound: Outbound,
     /// Counts.
     pub metrics: Arc<Metrics>,
+    /// Events that may wait.
+    pub most: u32,
 }
 
 impl std::fmt::Debug for Webhooks {
@@ -48,16 +52,39 @@ impl std::fmt::Debug for Webhooks {
 impl Webhooks {
     /// Tells for ever.
     pub async fn run(self) {
+        let mut trimmed = None;
         loop {
+            if trimmed.is_none_or(|at: Instant| at.elapsed() >= TRIM) {
+                self.trim().await;
+                trimmed = Some(Instant::now());
+            }
             match self.some().await {
                 // More may have become due with what was taken: the next event of the same call.
                 Ok(told) if told > 0 => {}
                 Ok(_) => tokio::time::sleep(POLL).await,
+                Err(StoreError::Away) => tokio::time::sleep(PAUSE.0).await,
                 Err(error) => {
                     tracing::warn!(%error, "events for the webhook cannot be read: they wait");
                     tokio::time::sleep(PAUSE.0).await;
                 }
             }
+        }
+    }
+
+    /// Keeps the outbox within its bound.
+    async fn trim(&self) {
+        match self.store.trim(self.most).await {
+            Ok((dropped, waiting)) => {
+                self.metrics.webhook_queue_length.set(waiting.cast_signed());
+                if dropped > 0 {
+                    self.metrics.webhook_deliveries.with_label_values(&["dropped"]).inc_by(dropped);
+                    tracing::error!(
+                        dropped,
+                        "the oldest events for the webhook are dropped: it does not take them"
+                    );
+                }
+            }
+            Err(error) => tracing::debug!(%error, "events for the webhook cannot be counted"),
         }
     }
 

@@ -24,7 +24,8 @@ use tokio_tungstenite::tungstenite::protocol::{CloseFrame, Message, Role, WebSoc
 use super::Shared;
 use super::admission::{Credential, NotAdmitted, Place, Visitor, credential};
 use super::engine::{Opened, WEBSOCKET};
-use super::frame::{self, ClientFrame};
+use super::frame;
+use super::inbound::{self, ClientFrame, FrameError};
 use super::refusal::{Refusal, error_json};
 use super::resume::{refresh, wish};
 use super::session::{AckId, Frame, Next, Queue};
@@ -44,17 +45,17 @@ const CLOSING: Duration = Duration::from_secs(2);
 /// Most bytes that are read and thrown away while closing.
 const MAX_LINGER: u64 = 1024 * 1024;
 
-type Socket = WebSocketStream<TokioIo<Upgraded>>;
+pub(super) type Socket = WebSocketStream<TokioIo<Upgraded>>;
 
 /// How a transport ends.
 #[derive(Debug, Clone, PartialEq, Eq)]
-struct End {
+pub(super) struct End {
     code: u16,
     reason: &'static str,
 }
 
 /// The peer closed, or its connection broke.
-const GONE: End = End { code: 1000, reason: "" };
+pub(super) const GONE: End = End { code: 1000, reason: "" };
 const TOO_BIG: End = End { code: 1009, reason: "frame too large" };
 const NOT_TEXT: End = End { code: 4400, reason: "BINARY_UNSUPPORTED" };
 const NO_HELLO: End = End { code: 4401, reason: "no hello in time" };
@@ -116,17 +117,15 @@ pub(crate) async fn upgrade(
     let transport = Arc::clone(&shared);
     shared.engine.spawn(async move {
         let Ok(upgraded) = upgrade.await else { return };
-        let config = WebSocketConfig::default()
-            .read_buffer_size(BUFFER)
-            .write_buffer_size(BUFFER)
-            .max_write_buffer_size(MAX_WRITE)
-            .max_message_size(Some(transport.limits.frame))
-            .max_frame_size(Some(transport.limits.frame));
-        let io = TokioIo::new(upgraded);
-        let socket = WebSocketStream::from_raw_socket(io, Role::Server, Some(config)).await;
+        let socket = accepted(upgraded, transport.limits.frame).await;
         run(&transport, socket, visitor, handed, place).await;
     });
-    let accept = HeaderValue::try_from(derive_accept_key(&key));
+    switching(&key)
+}
+
+/// The answer to a handshake with this key.
+pub(super) fn switching(key: &[u8]) -> Response {
+    let accept = HeaderValue::try_from(derive_accept_key(key));
     let mut response = StatusCode::SWITCHING_PROTOCOLS.into_response();
     let headers = response.headers_mut();
     headers.insert(header::CONNECTION, HeaderValue::from_static("upgrade"));
@@ -138,8 +137,19 @@ pub(crate) async fn upgrade(
     response
 }
 
+/// A connection that speaks WebSocket from now on, in messages of at most `largest` bytes.
+pub(super) async fn accepted(upgraded: Upgraded, largest: usize) -> Socket {
+    let config = WebSocketConfig::default()
+        .read_buffer_size(BUFFER)
+        .write_buffer_size(BUFFER)
+        .max_write_buffer_size(MAX_WRITE.max(largest.saturating_mul(2)))
+        .max_message_size(Some(largest))
+        .max_frame_size(Some(largest));
+    WebSocketStream::from_raw_socket(TokioIo::new(upgraded), Role::Server, Some(config)).await
+}
+
 /// Checks the opening handshake (RFC 6455 section 4.2.1) and returns its key.
-fn handshake(method: &Method, headers: &HeaderMap) -> Result<Vec<u8>, Refusal> {
+pub(super) fn handshake(method: &Method, headers: &HeaderMap) -> Result<Vec<u8>, Refusal> {
     let lists = |name: header::HeaderName, wanted: &str| {
         let values = headers.get_all(name);
         let mut items =
@@ -208,7 +218,7 @@ async fn greet(
     // The caller limits the whole greeting.
     let text = next_text(stream, &mut Instant::now()).await.map_err(|end| (end, None))?;
     let ClientFrame { event, id, payload, .. } =
-        frame::parse(&text, shared.limits.json_depth).map_err(|error| (malformed(error), None))?;
+        inbound::parse(&text, shared.limits.json_depth).map_err(|error| (malformed(error), None))?;
     if event != "hello" {
         return Err((End { code: 4401, reason: "say hello first" }, None));
     }
@@ -250,16 +260,19 @@ fn rejected(reject: &Reject) -> End {
     }
 }
 
-fn malformed(error: frame::FrameError) -> End {
+fn malformed(error: FrameError) -> End {
     End::protocol(match error {
-        frame::FrameError::Malformed => "malformed frame",
-        frame::FrameError::Version => "UNSUPPORTED_VERSION",
-        frame::FrameError::Depth => "nested too deep",
+        FrameError::Malformed => "malformed frame",
+        FrameError::Version => "UNSUPPORTED_VERSION",
+        FrameError::Depth => "nested too deep",
     })
 }
 
 /// The next text message. Pings and pongs are the library's; here they show that the peer lives.
-async fn next_text(stream: &mut SplitStream<Socket>, heard: &mut Instant) -> Result<Utf8Bytes, End> {
+pub(super) async fn next_text(
+    stream: &mut SplitStream<Socket>,
+    heard: &mut Instant,
+) -> Result<Utf8Bytes, End> {
     loop {
         let message = stream.next().await;
         *heard = Instant::now();
@@ -302,7 +315,7 @@ async fn read(
             silence.as_mut().reset(heard + idle);
         };
         let ClientFrame { event, id, payload, last_seen } =
-            match frame::parse(&text, shared.limits.json_depth) {
+            match inbound::parse(&text, shared.limits.json_depth) {
                 Ok(frame) => frame,
                 Err(error) => return malformed(error),
             };
@@ -355,11 +368,13 @@ async fn write(shared: &Shared, sink: &mut SplitSink<Socket, Message>, queue: &Q
 
 /// Sends the close frame and reads until the peer is done: closing a socket with unread bytes resets it, and the reset
 /// may overtake the close frame.
-async fn close(sink: SplitSink<Socket, Message>, stream: SplitStream<Socket>, end: &End) {
+pub(super) async fn close(sink: SplitSink<Socket, Message>, stream: SplitStream<Socket>, end: &End) {
     let Ok(mut socket) = sink.reunite(stream) else { return };
     let frame = CloseFrame { code: CloseCode::from(end.code), reason: end.reason.into() };
-    // An error says that the peer closed first.
-    let _ = socket.close(Some(frame)).await;
+    if socket.close(Some(frame)).await.is_err() {
+        // The peer closed first: the library has the answer to that ready, and nothing but this sends it.
+        let _ = socket.flush().await;
+    }
     let connection = socket.get_mut();
     if connection.shutdown().await.is_ok() {
         let _ = tokio::io::copy(&mut connection.take(MAX_LINGER), &mut tokio::io::sink()).await;

@@ -7,7 +7,7 @@ use mio::Waker;
 use parking_lot::Mutex;
 
 use super::stream::Connection;
-use crate::turn::{Keys, Settings};
+use crate::turn::{Departure, Keys, Settings};
 
 /// What the rest of the process asks of a worker.
 pub(super) enum Command {
@@ -15,6 +15,8 @@ pub(super) enum Command {
     Adopt(Box<Connection>),
     /// End the allocations of a call.
     RevokeCall(Arc<str>),
+    /// End the allocations that somebody made for a call it has left.
+    RevokeDeparted(Arc<Departure>),
     /// Go on with a changed configuration.
     Reconfigure(Settings, Arc<dyn Keys>),
     /// End every allocation and return.

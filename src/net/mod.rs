@@ -11,7 +11,7 @@ mod command;
 pub mod config;
 mod descriptors;
 mod listen;
-mod proxy;
+pub mod proxy;
 mod relay;
 mod sockets;
 mod strangers;

@@ -1,4 +1,6 @@
 //! The PROXY protocol, versions 1 and 2: who is really there, told by a load balancer before anything else.
+//!
+//! Public for the sake of the fuzzers, which compile this file alone.
 
 use std::io;
 use std::net::SocketAddr;
@@ -17,7 +19,7 @@ const MAX_BINARY: usize = 1024;
 ///
 /// # Errors
 /// There is no header, or it is malformed or too long, or the connection ends within it.
-pub(super) async fn read_header(stream: &mut (impl AsyncRead + Unpin)) -> io::Result<Option<SocketAddr>> {
+pub async fn read_header(stream: &mut (impl AsyncRead + Unpin)) -> io::Result<Option<SocketAddr>> {
     let mut header = vec![0; SIGNATURE.len()];
     stream.read_exact(&mut header).await?;
     if header == SIGNATURE {

@@ -20,7 +20,7 @@ use super::udp::{Offload, Options, Receiver};
 use super::worker::{Gauges, Outbox, Worker, now};
 use super::{Config, collector, descriptors};
 use crate::metrics::Metrics;
-use crate::turn::{self, Event, Keys, Server, Settings, Shared, Stats};
+use crate::turn::{self, Departure, Event, Keys, Server, Settings, Shared, Stats};
 
 /// Why the relay does not start.
 #[derive(Debug, thiserror::Error)]
@@ -250,6 +250,18 @@ impl Handle {
     pub fn revoke_call(&self, call: &Arc<str>) {
         self.shared.revoke_call(call);
         self.links.iter().for_each(|link| link.send(Command::RevokeCall(Arc::clone(call))));
+    }
+
+    /// Ends every allocation that somebody made for a call it has left, and lets what it had there start no other.
+    pub fn revoke_departed(&self, departure: Departure) {
+        self.shared.revoke_departed(&departure);
+        let departure = Arc::new(departure);
+        self.links.iter().for_each(|link| link.send(Command::RevokeDeparted(Arc::clone(&departure))));
+    }
+
+    /// Whether [`Self::revoke_call`] was told of a call.
+    pub fn is_over(&self, call: &str) -> bool {
+        self.shared.is_over(call)
     }
 
     /// Replaces configuration, peer policy and keys of every worker.

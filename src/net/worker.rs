@@ -170,6 +170,7 @@ impl Worker {
             match command {
                 Command::Adopt(connection) => self.adopt(*connection),
                 Command::RevokeCall(call) => self.server.revoke_call(&call, self.now),
+                Command::RevokeDeparted(departure) => self.server.revoke_departed(&departure, self.now),
                 Command::Reconfigure(settings, keys) => self.server.reconfigure(settings, keys),
                 Command::Stop => {
                     self.close_streams(self.now);

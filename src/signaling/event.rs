@@ -65,6 +65,13 @@ pub enum Event {
         /// From answer to end.
         duration: Option<Duration>,
     },
+    /// Somebody who had joined a call is no part of it any more: left, removed or lost. The credentials for it end.
+    Departed {
+        /// The call, which may go on.
+        call: CallId,
+        /// Who.
+        user: UserId,
+    },
     /// A running call changed its status, for the gauge of running calls.
     CallStatus {
         /// Status it leaves; `None` for a new call.
@@ -79,6 +86,13 @@ pub enum Event {
     },
     /// A step in the life of a call, for webhooks.
     Notice(Arc<Notice>),
+    /// A user was told of every call it has missed until now.
+    MissedSeen {
+        /// Who.
+        user: UserId,
+        /// Now, in milliseconds since the Unix epoch.
+        at: i64,
+    },
     /// The persistent state of a call changed: the whole record, to be upserted. Newest `rev` wins.
     Record(Arc<CallRecord>),
 }
@@ -178,6 +192,8 @@ pub struct ParticipantRecord {
     pub relay_bytes: u64,
     /// Transport between it and the relay.
     pub relay_transport: Option<&'static str>,
+    /// Networks of the peers the relay talked to for it, in short (`198.51.100.0/24`).
+    pub relay_peers: Vec<Arc<str>>,
 }
 
 impl CallRecord {
@@ -221,6 +237,7 @@ const WORDS: &[&str] = &[
     "declined",
     "left",
     "kicked",
+    "banned",
     "lost",
     // Quality, candidates, transports.
     "good",

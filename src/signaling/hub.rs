@@ -235,7 +235,7 @@ impl Hub {
             ClientMessage::Decline(call) => self.decline(caller, &call, now),
             ClientMessage::End(call) => self.end(caller, &call, now),
             ClientMessage::Invite { call, to } => self.invite_to(caller, &call, &to, now),
-            ClientMessage::Kick { call, user } => self.kick(caller, &call, &user, now),
+            ClientMessage::Kick { call, user, ban } => self.kick(caller, &call, &user, ban, now),
             ClientMessage::Mute { call, user, media } => self.mute(caller, &call, &user, media, now),
             ClientMessage::Lock { call, locked } => self.lock(caller, &call, locked, now),
             ClientMessage::Message { call, to, data } => self.message(caller, &call, to.as_ref(), &data, now),

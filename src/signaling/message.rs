@@ -65,6 +65,8 @@ pub enum ClientMessage {
         call: CallId,
         /// Who is removed.
         user: UserId,
+        /// For good: no invitation brings it back.
+        ban: bool,
     },
     /// `call:mute`.
     Mute {
@@ -275,7 +277,11 @@ impl ClientMessage {
             "call:end" => Self::End(fields.call_with_reason()?),
             "call:request-ice-servers" => Self::RequestIceServers(fields.id("callId")?.map(CallId)),
             "call:invite" => Self::Invite { call: fields.call()?, to: fields.named_users("to")? },
-            "call:kick" => Self::Kick { call: fields.call_with_reason()?, user: fields.participant()? },
+            "call:kick" => Self::Kick {
+                call: fields.call_with_reason()?,
+                user: fields.participant()?,
+                ban: fields.flag("ban")?.unwrap_or_default(),
+            },
             "call:mute" => {
                 Self::Mute { call: fields.call()?, user: fields.participant()?, media: fields.media()? }
             }

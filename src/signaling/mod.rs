@@ -40,6 +40,7 @@ pub use ice::{IceMint, IceServer, IceServers};
 pub use identity::{CallId, Grants, Identity, SessionId, UserId};
 pub use message::{ClientMessage, Close, Initiate, Kind, Media, Request, ServerEvent, Settings, event_label};
 pub use notice::{Notice, NoticeKind};
+pub use participant::RelayUsage;
 pub use quality::Stats;
 pub use reject::Reject;
 pub use resume::{Opened, Resume, ResumeKey, Resumption};

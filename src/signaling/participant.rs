@@ -11,6 +11,25 @@ use super::quality::Quality;
 use super::snapshot::time;
 use super::{Grants, Identity, ParticipantRecord, SessionId, UserId};
 
+/// Why someone left who was removed for good.
+pub(super) const BANNED: &str = "banned";
+
+/// Networks of peers that are noted for a participant.
+const MAX_PEERS: usize = 8;
+
+/// What one allocation carried for a participant.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RelayUsage {
+    /// Bytes it sent to peers.
+    pub up: u64,
+    /// Bytes it got from peers.
+    pub down: u64,
+    /// Transport between it and the relay.
+    pub transport: &'static str,
+    /// Networks of the peers, in short.
+    pub peers: Vec<Arc<str>>,
+}
+
 /// Why someone is in the call.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Role {
@@ -119,6 +138,7 @@ pub(super) struct Participant {
     pub(super) quality: Quality,
     pub(super) relay_bytes: u64,
     pub(super) relay_transport: Option<&'static str>,
+    pub(super) relay_peers: Vec<Arc<str>>,
     /// When its ICE servers are renewed.
     pub(super) renew_ice: Option<Instant>,
 }
@@ -149,6 +169,7 @@ impl Participant {
             quality: Quality::default(),
             relay_bytes: 0,
             relay_transport: None,
+            relay_peers: Vec::new(),
             renew_ice: None,
         }
     }
@@ -157,6 +178,22 @@ impl Participant {
     pub(super) fn identify(&mut self, identity: &Identity) {
         self.profile = Profile::of(identity);
         self.rank = Rank::of(self.role, &identity.grants);
+    }
+
+    /// Removed for good.
+    pub(super) fn is_banned(&self) -> bool {
+        self.state == State::Kicked && self.leave_reason == Some(BANNED)
+    }
+
+    /// Notes what its media has cost the relay.
+    pub(super) fn note_relay(&mut self, usage: RelayUsage) {
+        self.relay_bytes = self.relay_bytes.saturating_add(usage.up).saturating_add(usage.down);
+        self.relay_transport = Some(usage.transport);
+        for peer in usage.peers {
+            if self.relay_peers.len() < MAX_PEERS && !self.relay_peers.contains(&peer) {
+                self.relay_peers.push(peer);
+            }
+        }
     }
 
     /// Called and undecided.
@@ -271,6 +308,7 @@ impl Participant {
             jitter_avg_ms: self.quality.jitter(),
             relay_bytes: self.relay_bytes,
             relay_transport: self.relay_transport,
+            relay_peers: self.relay_peers.clone(),
         }
     }
 }

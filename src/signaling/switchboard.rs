@@ -64,7 +64,7 @@ pub(super) struct Ice {
 }
 
 /// ICE servers that live shorter than this are not renewed unasked.
-const SHORT_LIVED: Duration = Duration::from_secs(30);
+const SHORT_LIVED: Duration = Duration::from_secs(5);
 
 impl Switchboard {
     pub(super) fn new(config: Config, ice: Box<dyn IceMint>, entropy: Entropy) -> Self {
@@ -363,11 +363,11 @@ impl Switchboard {
     }
 
     /// Tells a user of a call it has missed: now, or when it is back.
-    pub(super) fn tell_missed(&mut self, user: &UserId, event: &Value) {
-        if !self.is_reachable(user)
-            && let Some(clock) = self.clock
-        {
-            self.missed.add(user, event, clock);
+    pub(super) fn tell_missed(&mut self, user: &UserId, event: &Value, now: Now) {
+        if self.is_reachable(user) {
+            self.emit(Event::MissedSeen { user: user.clone(), at: now.unix_ms });
+        } else {
+            self.missed.add(user, event, now.instant);
         }
         self.deliver_all(&self.devices(user), "call:missed", event);
     }

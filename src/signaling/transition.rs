@@ -284,7 +284,10 @@ impl Call {
             let was_present = who.is_present();
             who.depart(state, reason, now.unix_ms);
             match state {
-                _ if was_present => self.note(NoticeKind::ParticipantLeft, Some(user), Some(reason)),
+                _ if was_present => {
+                    self.note(NoticeKind::ParticipantLeft, Some(user), Some(reason));
+                    board.emit(Event::Departed { call: self.id.clone(), user: user.clone() });
+                }
                 State::Missed => self.note(NoticeKind::Missed, Some(user), Some(reason)),
                 _ => {}
             }
@@ -366,7 +369,7 @@ impl Call {
         self.note(NoticeKind::Ended, by, Some(reason.name()));
         self.bump();
         let event = self.missed_event(reason.name());
-        missed.iter().for_each(|user| board.tell_missed(user, &event));
+        missed.iter().for_each(|user| board.tell_missed(user, &event, now));
         let event = self.ended_event();
         board.deliver_all(&audience, "call:ended", &event);
         if self.open
@@ -417,7 +420,7 @@ impl Call {
         let event = self.missed_event(reason.name());
         for who in &mut self.participants {
             if who.is_pending() {
-                board.tell_missed(&who.user, &event);
+                board.tell_missed(&who.user, &event, now);
                 let step = Step::of(NoticeKind::Missed, Some(&who.user), Some(reason.name()));
                 self.steps.push(step);
             }
@@ -479,7 +482,7 @@ impl Call {
         for user in undecided {
             self.dismiss(board, &user, State::Missed, "missed", now);
             let event = self.missed_event("missed");
-            board.tell_missed(&user, &event);
+            board.tell_missed(&user, &event, now);
             let event = self.left_event(&user, "missed");
             self.tell(board, "call:participant-left", &event, None);
         }

@@ -114,6 +114,8 @@ pub struct StoredParticipant {
     pub relay_bytes: Option<i64>,
     /// Transport between it and the relay.
     pub relay_transport: Option<String>,
+    /// Networks (/24, /48) of the peers the relay talked to for it.
+    pub relay_peers: Vec<String>,
 }
 
 impl StoredCall {
@@ -149,6 +151,66 @@ impl StoredCall {
     }
 }
 
+impl From<CallRecord> for StoredCall {
+    fn from(record: CallRecord) -> Self {
+        let (relay_used, bytes) = (record.relay_used(), |bytes: u64| Some(bytes.cast_signed()));
+        Self {
+            id: record.id,
+            room_id: record.room_id.map(|room| room.to_string()),
+            kind: record.kind.into(),
+            mode: record.mode.into(),
+            status: record.status.into(),
+            end_reason: record.end_reason.map(Into::into),
+            initiator: record.initiator,
+            created_at: Time(record.created_at),
+            ringing_at: record.ringing_at.map(Time),
+            answered_at: record.answered_at.map(Time),
+            ended_at: record.ended_at.map(Time),
+            duration_s: record.duration_s,
+            ended_by: record.ended_by.map(|user| user.0.to_string()),
+            participants_peak: record.participants_peak,
+            open: record.open,
+            locked: record.locked,
+            expires_at: Time(record.expires_at),
+            relay_used: Some(relay_used),
+            relay_bytes_up: bytes(record.relay_bytes_up),
+            relay_bytes_down: bytes(record.relay_bytes_down),
+            quality: record.quality.map(Into::into),
+            metadata: record.metadata.and_then(|text| serde_json::from_str(&text).ok()),
+            rev: record.rev,
+            participants: record.participants.into_iter().map(Into::into).collect(),
+        }
+    }
+}
+
+impl From<ParticipantRecord> for StoredParticipant {
+    fn from(record: ParticipantRecord) -> Self {
+        Self {
+            user: record.user,
+            role: record.role.into(),
+            state: record.state.into(),
+            invited_at: Time(record.invited_at),
+            joined_at: record.joined_at.map(Time),
+            connected_at: record.connected_at.map(Time),
+            left_at: record.left_at.map(Time),
+            leave_reason: record.leave_reason.map(Into::into),
+            audio: record.audio,
+            video: record.video,
+            reconnects: record.reconnects,
+            ice_method: record.ice_method.map(Into::into),
+            setup_ms: record.setup_ms,
+            rtt_avg_ms: record.rtt_avg_ms,
+            rtt_max_ms: record.rtt_max_ms,
+            loss_avg: record.loss_avg,
+            loss_max: record.loss_max,
+            jitter_avg_ms: record.jitter_avg_ms,
+            relay_bytes: Some(record.relay_bytes.cast_signed()),
+            relay_transport: record.relay_transport.map(Into::into),
+            relay_peers: record.relay_peers.iter().map(ToString::to_string).collect(),
+        }
+    }
+}
+
 impl StoredParticipant {
     fn into_record(self) -> Option<ParticipantRecord> {
         Some(ParticipantRecord {
@@ -172,6 +234,7 @@ impl StoredParticipant {
             jitter_avg_ms: self.jitter_avg_ms,
             relay_bytes: self.relay_bytes.and_then(|bytes| u64::try_from(bytes).ok()).unwrap_or(0),
             relay_transport: known(self.relay_transport)?,
+            relay_peers: self.relay_peers.into_iter().map(Into::into).collect(),
         })
     }
 }

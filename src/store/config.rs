@@ -45,6 +45,11 @@ impl Config {
         }
     }
 
+    /// Whether calls go on without it: a server may be away when this one starts, a file may not.
+    pub fn may_come_later(&self) -> bool {
+        matches!(self, Self::Postgres(_))
+    }
+
     /// Opens the database and brings its tables up to date.
     ///
     /// # Errors

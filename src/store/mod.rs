@@ -1,9 +1,12 @@
 //! Call records. Owns the database; must never be waited for by signaling: writes go through [`Queue`], which is
 //! bounded and lossy only beyond its bound, with a counter. Driven by `observe` (writes) and `http` (reads).
 
+mod backend;
 mod call;
 mod config;
 mod error;
+mod late;
+mod missed;
 mod outbox;
 mod postgres;
 mod queue;
@@ -20,10 +23,12 @@ use futures_util::future::BoxFuture;
 pub use call::{StoredCall, StoredParticipant, Time};
 pub use config::Config;
 pub use error::StoreError;
-pub use outbox::{Delivery, Entry};
+pub use late::Late;
+pub use missed::{MissedCall, MissedPage, MissedQuery};
+pub use outbox::{CallEvent, Delivery, Entry};
 pub use postgres::{Postgres, PostgresUrl};
 pub use queue::Queue;
-pub use retention::purge;
+pub use retention::{Horizon, Retention, purge};
 pub use sqlite::Sqlite;
 
 use crate::signaling::{CallId, CallRecord, UserId};
@@ -68,7 +73,8 @@ pub trait CallStore: Send + Sync + std::fmt::Debug {
     /// Writes a batch in one transaction. A record replaces an older `rev` of itself and never a newer one.
     fn write<'a>(&'a self, batch: &'a [Arc<CallRecord>]) -> BoxFuture<'a, Result<(), StoreError>>;
 
-    /// Writes steps of calls: for the webhook, for the list of missed calls. One that is there already stays.
+    /// Writes what happened to calls: for the webhook, for the list of missed calls, for their history. What is there
+    /// already stays.
     fn note<'a>(&'a self, entries: &'a [Entry]) -> BoxFuture<'a, Result<(), StoreError>>;
 
     /// A page of calls.
@@ -80,6 +86,18 @@ pub trait CallStore: Send + Sync + std::fmt::Debug {
     /// Calls made since then that are not over, newest first: what a process that starts takes up.
     fn running(&self, since: i64, limit: u32) -> BoxFuture<'_, Result<Vec<CallRecord>, StoreError>>;
 
+    /// The steps of a call that are kept, oldest first; with a user only if that one is part of it.
+    fn events(&self, user: Option<UserId>, id: CallId) -> BoxFuture<'_, Result<Vec<CallEvent>, StoreError>>;
+
+    /// A page of missed calls.
+    fn missed(&self, query: MissedQuery) -> BoxFuture<'_, Result<MissedPage, StoreError>>;
+
+    /// What was missed since then by users who do not know of it yet, oldest first, the newest if there is more.
+    fn unseen(&self, since: i64, limit: u32) -> BoxFuture<'_, Result<Vec<MissedCall>, StoreError>>;
+
+    /// Drops the oldest events for the webhook beyond `most`: how many were dropped, how many wait.
+    fn trim(&self, most: u32) -> BoxFuture<'_, Result<(u64, u64), StoreError>>;
+
     /// Events for the webhook whose time has come: of each call the oldest only, so that they stay in order.
     fn due(&self, now: i64, limit: u32) -> BoxFuture<'_, Result<Vec<Delivery>, StoreError>>;
 
@@ -89,8 +107,8 @@ pub trait CallStore: Send + Sync + std::fmt::Debug {
     /// An attempt has failed; the next one is not before this time.
     fn postponed<'a>(&'a self, id: &'a str, until: i64) -> BoxFuture<'a, Result<(), StoreError>>;
 
-    /// Deletes calls made before this time, with all that belongs to them; how many.
-    fn purge(&self, before: i64) -> BoxFuture<'_, Result<u64, StoreError>>;
+    /// Deletes what is older than this; how many calls.
+    fn purge(&self, before: Horizon) -> BoxFuture<'_, Result<u64, StoreError>>;
 
     /// Closes the database after everything was written.
     fn close(&self) -> BoxFuture<'_, ()>;
@@ -129,6 +147,7 @@ mod samples {
             jitter_avg_ms: None,
             relay_bytes: 0,
             relay_transport: None,
+            relay_peers: Vec::new(),
         };
         Arc::new(CallRecord {
             id: CallId(id.into()),

@@ -10,12 +10,14 @@ use futures_util::future::BoxFuture;
 use sqlx::postgres::{PgConnectOptions, PgPoolOptions};
 use sqlx::{PgPool, Row as _};
 
-use super::sql::{self, Cursor, call_store};
+use super::backend::call_store;
+use super::outbox;
+use super::sql::{self, Cursor, peers_json};
 use super::{
-    CallPage, CallQuery, CallStore, Delivery, Entry, MAX_PAGE, StoreError, StoredCall, StoredParticipant,
-    Time,
+    CallEvent, CallPage, CallQuery, CallStore, Delivery, Entry, Horizon, MAX_PAGE, MissedCall, MissedPage,
+    MissedQuery, StoreError, StoredCall, StoredParticipant, Time,
 };
-use crate::signaling::{CallId, CallRecord, UserId};
+use crate::signaling::{CallId, CallRecord, Notice, UserId};
 
 const PARTICIPANTS: &str = "\
 SELECT * FROM call_participants WHERE call_id IN (SELECT jsonb_array_elements_text(CAST($1 AS jsonb))) \

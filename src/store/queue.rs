@@ -12,7 +12,7 @@ use tokio::time::{Instant, sleep, timeout};
 
 use super::{CallStore, Entry, StoreError};
 use crate::metrics::Metrics;
-use crate::signaling::{CallId, CallRecord, Notice};
+use crate::signaling::{CallId, CallRecord, Notice, UserId};
 
 /// Calls that may wait.
 const CAPACITY: usize = 100_000;
@@ -40,6 +40,8 @@ struct Shared {
     capacity: usize,
     /// A webhook wants to know the steps of calls.
     tells: AtomicBool,
+    /// Steps of calls are kept.
+    keeps: AtomicBool,
 }
 
 #[derive(Debug, Default)]
@@ -65,6 +67,7 @@ impl Queue {
             written: Notify::new(),
             capacity,
             tells: AtomicBool::new(false),
+            keeps: AtomicBool::new(false),
         }))
     }
 
@@ -103,10 +106,24 @@ impl Queue {
         self.0.tells.store(tells, Ordering::Relaxed);
     }
 
+    /// Whether the steps of calls are kept from now on.
+    pub fn keep_steps(&self, keeps: bool) {
+        self.0.keeps.store(keeps, Ordering::Relaxed);
+    }
+
     /// Leaves a step of a call to be written; never waits. Beyond the bound it is lost, and counted.
     pub fn push_notice(&self, notice: Arc<Notice>) {
+        let of = |flag: &AtomicBool| flag.load(Ordering::Relaxed);
+        self.push_entry(Entry::Step { notice, told: of(&self.0.tells), kept: of(&self.0.keeps) });
+    }
+
+    /// Leaves to be written that a user knows what it has missed. As [`Queue::push_notice`].
+    pub fn push_seen(&self, user: UserId, until: i64) {
+        self.push_entry(Entry::Seen { user, until });
+    }
+
+    fn push_entry(&self, entry: Entry) {
         let shared = &*self.0;
-        let entry = Entry { notice, told: shared.tells.load(Ordering::Relaxed) };
         if !entry.matters() {
             return;
         }
@@ -143,14 +160,20 @@ impl Queue {
             }
             match self.write_some(&*store).await {
                 Ok(()) => {
+                    shared.metrics.store_up.set(1);
                     if pause > PAUSE.0 {
                         tracing::info!("the database is back: call records are written again");
                     }
                     pause = PAUSE.0;
                 }
                 Err(error) => {
-                    shared.count("error", 1);
-                    tracing::warn!(%error, waiting = self.len(), "call records cannot be written: they wait");
+                    shared.metrics.store_up.set(0);
+                    let waiting = self.len();
+                    // Whoever waits for its arrival says so.
+                    if !matches!(error, StoreError::Away) {
+                        shared.count("error", 1);
+                        tracing::warn!(%error, waiting, "call records cannot be written: they wait");
+                    }
                     sleep(pause).await;
                     pause = (pause * 2).min(PAUSE.1);
                 }
@@ -282,9 +305,11 @@ impl Shared {
 #[cfg(test)]
 mod tests {
     use super::super::samples::{call, user};
-    use super::super::{CallPage, CallQuery, Delivery, Sqlite, StoredCall};
+    use super::super::{
+        CallEvent, CallPage, CallQuery, Delivery, Horizon, MissedCall, MissedPage, MissedQuery, Sqlite,
+        StoredCall,
+    };
     use super::*;
-    use crate::signaling::UserId;
     use futures_util::future::BoxFuture;
 
     /// A database that can be down, in front of a real one.
@@ -309,6 +334,22 @@ mod tests {
         fn running(&self, since: i64, limit: u32) -> BoxFuture<'_, Result<Vec<CallRecord>, StoreError>> {
             self.inner.running(since, limit)
         }
+        fn events(
+            &self,
+            user: Option<UserId>,
+            id: CallId,
+        ) -> BoxFuture<'_, Result<Vec<CallEvent>, StoreError>> {
+            self.inner.events(user, id)
+        }
+        fn missed(&self, query: MissedQuery) -> BoxFuture<'_, Result<MissedPage, StoreError>> {
+            self.inner.missed(query)
+        }
+        fn unseen(&self, since: i64, limit: u32) -> BoxFuture<'_, Result<Vec<MissedCall>, StoreError>> {
+            self.inner.unseen(since, limit)
+        }
+        fn trim(&self, most: u32) -> BoxFuture<'_, Result<(u64, u64), StoreError>> {
+            self.inner.trim(most)
+        }
         fn due(&self, now: i64, limit: u32) -> BoxFuture<'_, Result<Vec<Delivery>, StoreError>> {
             self.inner.due(now, limit)
         }
@@ -318,7 +359,7 @@ mod tests {
         fn postponed<'a>(&'a self, id: &'a str, until: i64) -> BoxFuture<'a, Result<(), StoreError>> {
             self.inner.postponed(id, until)
         }
-        fn purge(&self, before: i64) -> BoxFuture<'_, Result<u64, StoreError>> {
+        fn purge(&self, before: Horizon) -> BoxFuture<'_, Result<u64, StoreError>> {
             self.inner.purge(before)
         }
         fn list(&self, query: CallQuery) -> BoxFuture<'_, Result<CallPage, StoreError>> {

@@ -8,14 +8,16 @@ use std::time::Duration;
 use futures_util::future::BoxFuture;
 use sqlx::migrate::Migrator;
 use sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions, SqliteSynchronous};
-use sqlx::{Connection as _, Row as _, SqliteConnection, SqlitePool};
+use sqlx::{Row as _, SqlitePool};
 
-use super::sql::{self, Cursor, call_store};
+use super::backend::call_store;
+use super::outbox;
+use super::sql::{self, Cursor, peers_json};
 use super::{
-    CallPage, CallQuery, CallStore, Delivery, Entry, MAX_PAGE, StoreError, StoredCall, StoredParticipant,
-    Time,
+    CallEvent, CallPage, CallQuery, CallStore, Delivery, Entry, Horizon, MAX_PAGE, MissedCall, MissedPage,
+    MissedQuery, StoreError, StoredCall, StoredParticipant, Time,
 };
-use crate::signaling::{CallId, CallRecord, UserId};
+use crate::signaling::{CallId, CallRecord, Notice, UserId};
 
 /// How long a write waits for another process that holds the database.
 const BUSY: Duration = Duration::from_secs(1);
@@ -47,10 +49,10 @@ impl Sqlite {
             .busy_timeout(BUSY)
             .foreign_keys(true);
         // One connection first: a file that another one reads cannot become a WAL, and the pool opens two at once.
-        let mut first = SqliteConnection::connect_with(&options).await?;
-        MIGRATIONS.run(&mut first).await?;
+        let first = pool(1).connect_with(options.clone()).await?;
+        MIGRATIONS.run(&first).await?;
         let pool = pool(4).connect_with(options).await?;
-        first.close().await?;
+        first.close().await;
         Ok(Self { pool })
     }
 

@@ -1,7 +1,10 @@
 //! What happened to an allocation, for `observe` and `link`.
 
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
+
+use smallvec::SmallVec;
 
 use super::{FiveTuple, Grant};
 
@@ -82,5 +85,7 @@ pub enum Event {
         duration: Duration,
         /// What it relayed.
         usage: Usage,
+        /// The peers it had permissions for at its end.
+        peers: SmallVec<[IpAddr; 2]>,
     },
 }

@@ -24,6 +24,9 @@ pub struct Grant {
     pub user: Arc<str>,
     /// The call the credential was minted for.
     pub call: Option<Arc<str>>,
+    /// Its place among the credentials minted for the calls of this server: those minted later have higher numbers. 0
+    /// without one.
+    pub serial: u64,
     /// Unix time in seconds from which the credential starts no allocation.
     pub expires_unix: Option<u64>,
 }

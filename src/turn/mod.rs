@@ -51,6 +51,7 @@ pub use policy::{DenyRule, PeerPolicy, PermittedPeer};
 pub use ports::PortLease;
 pub use quota::one_address;
 pub use reject::{AuthFailure, Reject};
+pub use revocations::Departure;
 pub use server::Server;
 pub use shared::{Settings, Shared};
 pub use stats::{Direction, Measure, Stats};

@@ -56,6 +56,11 @@ impl Permissions {
         self.expiry.iter().map(|(_, expires)| *expires).min()
     }
 
+    /// The addresses that permissions are held for.
+    pub(super) fn peers(&self) -> impl Iterator<Item = IpAddr> + '_ {
+        self.expiry.iter().map(|(ip, _)| *ip)
+    }
+
     /// Permissions held.
     pub(super) fn len(&self) -> usize {
         self.expiry.len()

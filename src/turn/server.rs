@@ -15,8 +15,8 @@ use super::long_term::{Authenticated, Verifier};
 use super::nonce::Features;
 use super::prefix_limit::PrefixLimit;
 use super::{
-    Bind, Direction, DropReason, EndReason, Entropy, Event, FiveTuple, Keys, Now, Output, Reject, RelayId,
-    Settings, Shared, Stats, Verdict, channel_data,
+    Bind, Departure, Direction, DropReason, EndReason, Entropy, Event, FiveTuple, Keys, Now, Output, Reject,
+    RelayId, Settings, Shared, Stats, Verdict, channel_data,
 };
 use crate::stun::attribute::Family;
 use crate::stun::{Class, Malformed, Message, Method};
@@ -395,6 +395,7 @@ impl Server {
             }
         }
         self.stats.held(-(allocation.permissions.len() as i64), -(allocation.channels.live() as i64));
+        let peers = allocation.permissions.peers().collect();
         for relayed in allocation.relayed {
             self.stats.allocations(allocation.five_tuple.transport, relayed.family, -1);
             let relay = RelayId { slot, family: relayed.family };
@@ -406,6 +407,7 @@ impl Server {
             reason,
             duration: now.saturating_duration_since(allocation.created),
             usage: allocation.usage,
+            peers,
         }));
     }
 
@@ -422,6 +424,16 @@ impl Server {
     pub fn revoke_call(&mut self, call: &str, now: Now) {
         for slot in self.by_call.remove(call).unwrap_or_default() {
             self.end(slot, EndReason::Revoked, now.instant);
+        }
+    }
+
+    /// Ends every allocation that somebody made for a call it has left.
+    pub fn revoke_departed(&mut self, departure: &Departure, now: Now) {
+        let slots = self.by_call.get(&departure.call).cloned().unwrap_or_default();
+        for slot in slots {
+            if self.allocations.get(slot as usize).is_some_and(|found| departure.ends(&found.grant)) {
+                self.end(slot, EndReason::Revoked, now.instant);
+            }
         }
     }
 

@@ -9,7 +9,7 @@ use super::ports::Ports;
 use super::quota::Quota;
 use super::reservations::Reservations;
 use super::revocations::Revocations;
-use super::{Config, PeerPolicy, PortRange, RelayAddress};
+use super::{Config, Departure, PeerPolicy, PortRange, RelayAddress};
 
 /// Ports, quotas, reservations, the nonce key and the drain flag of the process.
 #[derive(Debug)]
@@ -43,6 +43,16 @@ impl Shared {
     /// Credentials of this call start no allocation from now on.
     pub fn revoke_call(&self, call: &Arc<str>) {
         self.revocations.add(call);
+    }
+
+    /// Credentials that somebody had for a call it has left start no allocation from now on.
+    pub fn revoke_departed(&self, departure: &Departure) {
+        self.revocations.depart(departure);
+    }
+
+    /// Whether a call is known to be over.
+    pub fn is_over(&self, call: &str) -> bool {
+        self.revocations.contains(call)
     }
 
     pub(super) fn is_draining(&self) -> bool {

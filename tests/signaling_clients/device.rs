@@ -8,13 +8,12 @@ use std::net::TcpStream;
 use std::path::Path;
 use std::process::{Child, ChildStdin, Command, Stdio};
 use std::sync::mpsc::{Receiver, channel};
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use serde_json::{Value, json};
 use tokio_tungstenite::tungstenite::client::{IntoClientRequest as _, client};
 use tokio_tungstenite::tungstenite::{Error, Message, WebSocket};
 
-use crate::support::server::TOKEN_SECRET;
+pub(crate) use crate::support::caller::token;
 use crate::support::{PATIENCE, Server, eventually};
 
 /// How a device talks.
@@ -63,14 +62,6 @@ enum Link {
     SocketIo { program: Child, commands: ChildStdin, heard: Receiver<Value> },
     WebSocket(Box<WebSocket<TcpStream>>),
     Gone,
-}
-
-/// A token that the server accepts.
-pub(crate) fn token(user: &str) -> String {
-    let expires = SystemTime::now().duration_since(UNIX_EPOCH).unwrap() + Duration::from_secs(3600);
-    let claims = json!({ "sub": user, "name": user.to_uppercase(), "exp": expires.as_secs() });
-    let key = jsonwebtoken::EncodingKey::from_secret(TOKEN_SECRET.as_bytes());
-    jsonwebtoken::encode(&jsonwebtoken::Header::default(), &claims, &key).unwrap()
 }
 
 impl Device {

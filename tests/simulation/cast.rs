@@ -50,6 +50,7 @@ impl Directory {
                 username: credential.username.into(),
                 user: credential.user.into(),
                 call: credential.call.map(Into::into),
+                serial: 0,
                 expires_unix: credential.expires,
             }),
             keys: [Algorithm::Md5, Algorithm::Sha256]

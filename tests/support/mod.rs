@@ -5,18 +5,23 @@
 
 #![allow(dead_code, unused_imports, unreachable_pub, reason = "each test takes its part")]
 
+pub mod caller;
 pub mod certificate;
 pub mod everywhere;
 pub mod http_get;
 pub mod line;
 pub mod namespace;
+pub mod postgres;
 pub mod program;
+pub mod raw_websocket;
 pub mod server;
 pub mod stun_client;
 
+pub use caller::Caller;
 pub use certificate::Certificate;
 pub use everywhere::Everywhere;
 pub use line::{Line, Transport};
+pub use postgres::Postgres;
 pub use server::Server;
 pub use stun_client::{Answer, Client, EchoPeer, Request};
 

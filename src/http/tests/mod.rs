@@ -2,6 +2,7 @@
 
 mod anonymous;
 mod api;
+mod autobahn;
 mod call;
 mod origins;
 mod plain;

@@ -23,7 +23,10 @@ use crate::metrics::Metrics;
 use crate::signaling::{
     CallId, CallRecord, Config as HubConfig, Hub, IceMint, IceServer, IceServers, Now, UserId,
 };
-use crate::store::{CallPage, CallQuery, CallStore, Delivery, Entry, StoreError, StoredCall};
+use crate::store::{
+    CallEvent, CallPage, CallQuery, CallStore, Delivery, Entry, Horizon, MissedCall, MissedPage, MissedQuery,
+    StoreError, StoredCall,
+};
 
 pub(super) const SECRET: &str = "a secret of at least thirty-two bytes";
 /// Key of the operator's own servers.
@@ -156,6 +159,22 @@ impl CallStore for NoCalls {
         Box::pin(async { Ok(Vec::new()) })
     }
 
+    fn events(&self, _: Option<UserId>, _: CallId) -> BoxFuture<'_, Result<Vec<CallEvent>, StoreError>> {
+        Box::pin(async { Ok(Vec::new()) })
+    }
+
+    fn missed(&self, _: MissedQuery) -> BoxFuture<'_, Result<MissedPage, StoreError>> {
+        Box::pin(async { Ok(MissedPage { calls: Vec::new(), next: None }) })
+    }
+
+    fn unseen(&self, _: i64, _: u32) -> BoxFuture<'_, Result<Vec<MissedCall>, StoreError>> {
+        Box::pin(async { Ok(Vec::new()) })
+    }
+
+    fn trim(&self, _: u32) -> BoxFuture<'_, Result<(u64, u64), StoreError>> {
+        Box::pin(async { Ok((0, 0)) })
+    }
+
     fn due(&self, _: i64, _: u32) -> BoxFuture<'_, Result<Vec<Delivery>, StoreError>> {
         Box::pin(async { Ok(Vec::new()) })
     }
@@ -168,7 +187,7 @@ impl CallStore for NoCalls {
         Box::pin(async { Ok(()) })
     }
 
-    fn purge(&self, _: i64) -> BoxFuture<'_, Result<u64, StoreError>> {
+    fn purge(&self, _: Horizon) -> BoxFuture<'_, Result<u64, StoreError>> {
         Box::pin(async { Ok(0) })
     }
 

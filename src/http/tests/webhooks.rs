@@ -27,7 +27,7 @@ fn entry(call: &str, order: u64, kind: NoticeKind) -> Entry {
         reason: None,
         session: "{}".into(),
     };
-    Entry { notice: Arc::new(notice), told: true }
+    Entry::Step { notice: Arc::new(notice), told: true, kept: false }
 }
 
 /// A receiver that refuses its first requests, and what reached it.
@@ -49,6 +49,15 @@ async fn receiver(refusals: usize) -> (String, Arc<Mutex<Vec<(HeaderMap, String)
 }
 
 async fn tell(refusals: usize, entries: &[Entry]) -> (Vec<(HeaderMap, String)>, Arc<Metrics>) {
+    tell_within(entries.len(), refusals, entries).await
+}
+
+/// The same with an outbox that holds so many.
+async fn tell_within(
+    most: usize,
+    refusals: usize,
+    entries: &[Entry],
+) -> (Vec<(HeaderMap, String)>, Arc<Metrics>) {
     let (url, taken) = receiver(refusals).await;
     let store: Arc<dyn CallStore> = Arc::new(Sqlite::memory().await.unwrap());
     store.note(entries).await.unwrap();
@@ -58,9 +67,10 @@ async fn tell(refusals: usize, entries: &[Entry]) -> (Vec<(HeaderMap, String)>, 
         store: Arc::clone(&store),
         outbound: Outbound::new(),
         metrics: Arc::clone(&metrics),
+        most: u32::try_from(most).unwrap(),
     };
     let teller = tokio::spawn(webhooks.run());
-    eventually("everything is taken", || taken.lock().len() >= entries.len()).await;
+    eventually("everything is taken", || taken.lock().len() >= most).await;
     teller.abort();
     let taken = taken.lock().clone();
     (taken, metrics)
@@ -104,4 +114,13 @@ async fn a_refused_event_comes_again_and_before_the_next_of_its_call() {
     let kinds: Vec<bool> = taken.iter().map(|(_, body)| body.contains("call.initiated")).collect();
     assert_eq!(kinds, [true, false]);
     assert_eq!(metrics.webhook_deliveries.with_label_values(&["error"]).get(), 2);
+}
+
+#[tokio::test]
+async fn beyond_the_bound_the_oldest_events_are_dropped_and_counted() {
+    let entries: Vec<Entry> = (0..9).map(|call| entry(&format!("c{call}"), 1, NoticeKind::Ended)).collect();
+    let (taken, metrics) = tell_within(4, 0, &entries).await;
+    let count = |result| metrics.webhook_deliveries.with_label_values(&[result]).get();
+    assert_eq!((taken.len(), count("dropped")), (4, 5));
+    assert_eq!(metrics.webhook_queue_length.get(), 4);
 }

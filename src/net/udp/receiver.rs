@@ -91,7 +91,16 @@ impl Receiver {
             slot
         };
         let slots = parts.map(slot).collect();
-        Self { offload, buffer, addresses, _controls: controls, _iovecs: iovecs, slots, filled: 0, written: 0 }
+        Self {
+            offload,
+            buffer,
+            addresses,
+            _controls: controls,
+            _iovecs: iovecs,
+            slots,
+            filled: 0,
+            written: 0,
+        }
     }
 
     /// Begins a new batch.

@@ -143,7 +143,8 @@ fn an_answer_leaves_before_the_data_of_its_batch() {
         UdpSocket::bind("127.0.0.1:0").unwrap().send_to(b"data", from.local_addr().unwrap()).unwrap();
         receive(&mut receiver, &from);
         let there = to.local_addr().unwrap();
-        let data = |socket| Message { payload: Some(Payload { run: 0, range: 0..4 }), ..plain(socket, there) };
+        let data =
+            |socket| Message { payload: Some(Payload { run: 0, range: 0..4 }), ..plain(socket, there) };
         for socket in [&other, &from, &other, &from] {
             sender.push(data(socket), b"");
         }

@@ -11,7 +11,7 @@ use crate::signaling::call::{Call, Reason};
 use crate::signaling::message::Media;
 use crate::signaling::participant::{Rank, Role};
 use crate::signaling::session::Presence;
-use crate::signaling::{CallId, ClientMessage, Identity, Now, Reject, UserId};
+use crate::signaling::{CallId, CallRecord, ClientMessage, Identity, Now, Reject, RelayUsage, UserId};
 
 /// Who commands.
 #[derive(Debug, Clone)]
@@ -33,6 +33,8 @@ pub enum AdminCommand {
         call: CallId,
         /// Who.
         user: UserId,
+        /// For good: no invitation brings it back.
+        ban: bool,
     },
     /// Switches a media of a participant off (`{}`).
     Mute {
@@ -82,8 +84,6 @@ pub enum AdminCommand {
         /// At most so many.
         limit: usize,
     },
-    /// A call that runs or ended a moment ago (`{call: CallSession}`).
-    Call(CallId),
     /// Sessions, oldest first (`{sessions:[{sid, userId, state, rooms}]}`).
     Sessions {
         /// Only those of this user.
@@ -104,7 +104,9 @@ impl Hub {
         self.board.tick(now);
         match command {
             AdminCommand::End(call) => self.end_by(by, &call, now),
-            AdminCommand::Kick { call, user } => self.kick_as(&self.actor(by, &call)?, &call, &user, now),
+            AdminCommand::Kick { call, user, ban } => {
+                self.kick_as(&self.actor(by, &call)?, &call, &user, ban, now)
+            }
             AdminCommand::Mute { call, user, media } => {
                 self.mute_as(&self.actor(by, &call)?, &call, &user, media, now)
             }
@@ -120,27 +122,28 @@ impl Hub {
             }
             AdminCommand::Presence(users) => self.list_presence(by, &users),
             AdminCommand::ActiveCalls { user, limit } => Ok(self.list_calls(by, user, limit)),
-            AdminCommand::Call(id) => self.show_call(by, &id),
             AdminCommand::Sessions { user, limit } => self.list_sessions(by, user.as_ref(), limit),
             AdminCommand::Stats => self.stats(by),
         }
     }
 
+    /// The record of a call that runs or ended a moment ago, as the store will have it.
+    ///
+    /// # Errors
+    /// `CALL_NOT_FOUND`, also for a call that is not the commander's own.
+    pub fn record(&self, by: &Authority, id: &CallId) -> Result<CallRecord, Reject> {
+        self.actor(by, id)?;
+        self.calls.get(id).map(Call::to_record).ok_or(Reject::CallNotFound)
+    }
+
     /// Notes what a participant's media has cost the relay, in addition to what was noted before. Late is fine, as long
     /// as the call is remembered; the record follows.
-    pub fn relay_usage(
-        &mut self,
-        call: &CallId,
-        user: &UserId,
-        (up, down): (u64, u64),
-        transport: &'static str,
-        now: Now,
-    ) {
+    pub fn relay_usage(&mut self, call: &CallId, user: &UserId, usage: RelayUsage, now: Now) {
         self.board.tick(now);
         self.edit(call, now, |call, _| {
+            let (up, down) = (usage.up, usage.down);
             let Some(who) = call.of_mut(user) else { return };
-            who.relay_bytes = who.relay_bytes.saturating_add(up).saturating_add(down);
-            who.relay_transport = Some(transport);
+            who.note_relay(usage);
             call.relay_bytes_up = call.relay_bytes_up.saturating_add(up);
             call.relay_bytes_down = call.relay_bytes_down.saturating_add(down);
             call.bump();
@@ -253,12 +256,6 @@ impl Hub {
         };
         calls.sort_by(|a, b| (a.created_at, &a.id).cmp(&(b.created_at, &b.id)));
         json!({ "calls": calls.into_iter().take(limit).map(Call::to_json).collect::<Vec<_>>() })
-    }
-
-    fn show_call(&self, by: &Authority, id: &CallId) -> Result<Value, Reject> {
-        self.actor(by, id)?;
-        let call = self.calls.get(id).ok_or(Reject::CallNotFound)?;
-        Ok(json!({ "call": call.to_json() }))
     }
 
     fn list_sessions(&self, by: &Authority, user: Option<&UserId>, limit: usize) -> Result<Value, Reject> {

@@ -6,7 +6,7 @@ use super::{Caller, Hub};
 use crate::signaling::call::Call;
 use crate::signaling::deadline::after;
 use crate::signaling::message::Media;
-use crate::signaling::participant::{Participant, Rank, State};
+use crate::signaling::participant::{BANNED, Participant, Rank, State};
 use crate::signaling::session::Presence;
 use crate::signaling::{CallId, Now, Reject, UserId};
 
@@ -35,10 +35,11 @@ impl Hub {
         caller: Caller,
         id: &CallId,
         user: &UserId,
+        ban: bool,
         now: Now,
     ) -> Result<Value, Reject> {
         let actor = self.moderator(caller, id, now)?;
-        self.kick_as(&actor, id, user, now)
+        self.kick_as(&actor, id, user, ban, now)
     }
 
     pub(super) fn mute(
@@ -96,6 +97,9 @@ impl Hub {
         now: Now,
     ) -> Result<Value, Reject> {
         let call = moderated(self.calls.get(id), actor, id)?;
+        if users.iter().any(|user| call.of(user).is_some_and(Participant::is_banned)) {
+            return Err(Reject::PermissionDenied("somebody was banned from this call"));
+        }
         let limits = &self.board.config.limits;
         let new: Vec<UserId> =
             users.iter().filter(|user| call.of(user).is_none_or(|who| !who.is_live())).cloned().collect();
@@ -140,12 +144,13 @@ impl Hub {
         Ok(outcome)
     }
 
-    /// Removes someone from a call, for good unless invited again.
+    /// Removes someone from a call, for good unless invited again; with a ban, nobody can.
     pub(super) fn kick_as(
         &mut self,
         actor: &Actor,
         id: &CallId,
         user: &UserId,
+        ban: bool,
         now: Now,
     ) -> Result<Value, Reject> {
         let call = moderated(self.calls.get(id), actor, id)?;
@@ -155,11 +160,13 @@ impl Hub {
                 .of(user)
                 .and_then(Participant::active_device)
                 .map_or_else(|| board.devices(user), |device| vec![device]);
-            call.dismiss(board, user, State::Kicked, "kicked", now);
+            let reason = if ban { BANNED } else { "kicked" };
+            call.dismiss(board, user, State::Kicked, reason, now);
             let by = actor.user.as_ref().map(|by| by.0.as_ref());
-            let kicked = call.participant_event(user, json!({ "by": by, "mode": call.mode() }));
+            let kicked =
+                call.participant_event(user, json!({ "by": by, "reason": reason, "mode": call.mode() }));
             board.deliver_all(&own, "call:kicked", &kicked);
-            let left = call.left_event(user, "kicked");
+            let left = call.left_event(user, reason);
             call.tell(board, "call:participant-left", &left, None);
             let cause = call.settled_reason();
             call.settle(board, cause, actor.user.as_ref(), &own, now);

@@ -2,6 +2,8 @@
 
 use std::time::{Duration, Instant};
 
+use serde_json::Value;
+
 use super::{Hub, Timer};
 use crate::signaling::call::{Call, Status};
 use crate::signaling::config::Config;
@@ -9,7 +11,7 @@ use crate::signaling::deadline::after;
 use crate::signaling::message::{Initiate, Kind, Settings};
 use crate::signaling::participant::{Lost, Participant, Profile, Role, State};
 use crate::signaling::session::Presence;
-use crate::signaling::{CallRecord, Event, Grants, Identity, Now, ParticipantRecord, UserId};
+use crate::signaling::{CallId, CallRecord, Event, Grants, Identity, Now, ParticipantRecord, UserId};
 
 /// Notices of a restored call count from its revision, moved so far that they come after all earlier ones.
 const NOTICES_PER_REV: u64 = 16;
@@ -19,7 +21,7 @@ const LAST_REV: u64 = 1 << 48;
 impl Hub {
     /// Takes up the calls of an earlier process that were not over: everyone in them is reconnecting, timers run on from
     /// their timestamps, and the first `call:join` of a user takes its seat again. What cannot be read is left out.
-    /// To be called once, before the first session opens. How many calls run again.
+    /// To be called once: before the first session opens, or as soon as the store is there. How many calls run again.
     pub fn restore(&mut self, records: Vec<CallRecord>, now: Now) -> usize {
         self.board.tick(now);
         let mut restored = 0;
@@ -34,13 +36,36 @@ impl Hub {
         restored
     }
 
+    /// Whoever is connected already, because the store came late: those who are called ring, those who had joined may
+    /// join again.
+    fn tell_restored(&mut self, id: &CallId, now: Now) {
+        self.edit(id, now, |call, board| {
+            let called: Vec<UserId> = call.pending().map(|who| who.user.clone()).collect();
+            called.iter().for_each(|user| call.ring(board, user, &board.devices(user), now));
+            let state = call.state_event();
+            for who in call.present() {
+                board.deliver_all(&board.devices(&who.user), "call:state", &state);
+            }
+        });
+    }
+
+    /// Takes up what users have missed in an earlier process and do not know of, oldest first: `call:missed` for each.
+    pub fn restore_missed(&mut self, missed: Vec<(UserId, Value)>, now: Now) {
+        self.board.tick(now);
+        for (user, event) in missed {
+            self.board.tell_missed(&user, &event, now);
+        }
+    }
+
     fn take_up(&mut self, call: Call, now: Now) {
         let id = call.id.clone();
         for who in call.participants.iter().filter(|who| who.is_live()) {
             let how = if who.is_present() { Presence::Present } else { Presence::Pending };
             self.board.index(&who.user, &id, how);
         }
-        if let Some(room) = call.room.as_ref().filter(|_| call.open) {
+        if let Some(room) = call.room.as_ref().filter(|_| call.open)
+            && self.board.rooms.get(room).is_none_or(|room| room.call.is_none())
+        {
             self.board.host(room, Some(id.clone()));
         }
         self.board.emit(Event::CallStatus { from: None, to: Some(call.status.name()) });
@@ -50,7 +75,8 @@ impl Hub {
             let cause = call.settled_reason();
             call.settle(board, cause, None, &[], now);
         });
-        debug_assert!(self.board.timers.is_armed(&Timer::Call(id)));
+        debug_assert!(self.board.timers.is_armed(&Timer::Call(id.clone())));
+        self.tell_restored(&id, now);
     }
 }
 
@@ -133,6 +159,7 @@ fn seats(records: Vec<ParticipantRecord>, kind: Kind, config: &Config, now: Now)
         who.reconnects = record.reconnects;
         who.relay_bytes = record.relay_bytes;
         who.relay_transport = record.relay_transport;
+        who.relay_peers = record.relay_peers;
         who.quality.candidate = record.ice_method;
         who
     });

@@ -224,8 +224,12 @@ impl Hub {
             .filter_map(|id| self.calls.get(id))
             .map(Call::to_json)
             .collect();
+        let missed = self.board.missed.take(&identity.user);
+        if !missed.is_empty() {
+            self.board.emit(Event::MissedSeen { user: identity.user.clone(), at: now.unix_ms });
+        }
         // After a resume they are among what was missed.
-        let missed = Some(self.board.missed.take(&identity.user)).filter(|_| !resumed).unwrap_or_default();
+        let missed = Some(missed).filter(|_| !resumed).unwrap_or_default();
         let session = self.board.sessions.get(&id).ok_or(Reject::Internal)?;
         let limits = &self.board.config.limits;
         let ready = json!({

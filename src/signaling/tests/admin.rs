@@ -34,7 +34,7 @@ fn a_kick_and_a_mute_through_rest_are_broadcast() {
     let mute = AdminCommand::Mute { call: id.clone(), user: user.clone(), media: Media::Video };
     command(&mut stage, mute).unwrap();
     assert_eq!(stage.expect(a, "call:media-toggled")["mediaType"], "video");
-    command(&mut stage, AdminCommand::Kick { call: id, user }).unwrap();
+    command(&mut stage, AdminCommand::Kick { call: id, user, ban: false }).unwrap();
     stage.expect(b, "call:kicked");
     assert_eq!(stage.expect(a, "call:participant-left")["reason"], "kicked");
     stage.expect(c, "call:participant-left");
@@ -46,11 +46,12 @@ fn a_user_commands_through_rest_what_it_could_through_its_session() {
     let (_, _, _, call) = stage.trio();
     let id = CallId(call.as_str().into());
     let by = |user: &str| Authority::User(identity(user));
-    let kick = |user: &str| AdminCommand::Kick { call: id.clone(), user: UserId(user.into()) };
+    let kick = |user: &str| AdminCommand::Kick { call: id.clone(), user: UserId(user.into()), ban: false };
     assert_eq!(code(stage.admin(&by("b"), kick("c"))), "PERMISSION_DENIED");
     assert_eq!(code(stage.admin(&by("b"), AdminCommand::End(id.clone()))), "PERMISSION_DENIED");
     assert_eq!(code(stage.admin(&by("stranger"), kick("c"))), "CALL_NOT_FOUND");
-    assert_eq!(code(stage.admin(&by("stranger"), AdminCommand::Call(id.clone()))), "CALL_NOT_FOUND");
+    assert_eq!(stage.hub.record(&by("stranger"), &id), Err(Reject::CallNotFound));
+    assert_eq!(stage.hub.record(&by("b"), &id).map(|record| record.status), Ok("active"));
     assert_eq!(code(stage.admin(&by("b"), AdminCommand::Stats)), "PERMISSION_DENIED");
     let all = AdminCommand::ActiveCalls { user: Some(UserId("a".into())), limit: 10 };
     assert_eq!(stage.admin(&by("stranger"), all).unwrap()["calls"], json!([]));
@@ -148,6 +149,8 @@ fn relayed_bytes_reach_the_record_even_after_the_end() {
         (record.participants[1].relay_bytes, record.participants[1].relay_transport),
         (30, Some("udp"))
     );
+    stage.relay_usage(&call, "b", (1, 1));
+    assert_eq!(stage.record(&call).participants[1].relay_peers, ["198.51.100.0/24".into()], "each once");
     stage.relay_usage("unknown", "b", (1, 1));
 }
 

@@ -291,3 +291,36 @@ fn one_of_several_who_are_rung_cannot_end_the_call_for_all() {
     // Two are left: now it is theirs alone.
     stage.ask(b, "call:end", json!({ "callId": call })).unwrap();
 }
+
+#[test]
+fn whose_connection_is_lost_for_a_moment_stays_in_its_room_and_rings_when_it_is_back() {
+    let mut stage = Stage::new();
+    let (a, b, c) = (stage.open("a"), stage.open("b"), stage.open("c"));
+    for session in [a, b, c] {
+        stage.ask(session, "room:join", json!({ "roomId": "r" })).unwrap();
+    }
+    let (ready, seen) = (stage.expect(b, "session:ready"), stage.last_seq(b));
+    stage.close(b);
+    let ack = stage.ask(a, "call:initiate", json!({ "roomId": "r", "type": "audio" })).unwrap();
+    assert_eq!(ack["ringing"], json!(["c"]));
+    assert_eq!(ack["call"]["participants"].as_array().map(Vec::len), Some(3));
+    let b = stage.resume("b", &ready, seen).session;
+    stage.expect(b, "call:initiated");
+    assert_eq!(stage.expect(a, "call:ringing")["userId"], "c");
+    assert_eq!(stage.expect(a, "call:ringing")["userId"], "b");
+}
+
+#[test]
+fn a_call_into_a_room_whose_others_are_all_away_reaches_nobody() {
+    let mut stage = Stage::new();
+    let (a, b) = (stage.open("a"), stage.open("b"));
+    for session in [a, b] {
+        stage.ask(session, "room:join", json!({ "roomId": "r" })).unwrap();
+    }
+    stage.close(b);
+    let refused = stage.ask(a, "call:initiate", json!({ "roomId": "r", "type": "audio" }));
+    assert_eq!(code(refused), "USER_OFFLINE");
+    let started = stage.events.iter().filter(|event| matches!(event, Event::CallStarted { .. })).count();
+    let ended = stage.events.iter().filter(|event| matches!(event, Event::CallEnded { .. })).count();
+    assert_eq!((started, ended), (1, 1), "it counts as started and as ended");
+}

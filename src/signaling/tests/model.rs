@@ -1,6 +1,7 @@
 //! Clients on bad networks against a model: cuts that are noticed late or never, acks that are lost, requests that come
-//! twice or in another order, transports that take over from live ones, pages that are reloaded. What must hold is that
-//! nothing is lost, nothing happens twice, everything comes in order, `rev` never goes back, and a call ends once.
+//! twice or in another order, transports that take over from live ones, pages that are reloaded, processes that die and
+//! take up what was written. What must hold is that nothing is lost, nothing happens twice, everything comes in order,
+//! `rev` never goes back, and a call ends once.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::{Duration, Instant};
@@ -26,6 +27,30 @@ enum Fate {
     NeverArrives,
 }
 
+/// What a hub could do wrong. Planted between the hub and the model, to show that the model finds it.
+#[derive(Debug, Clone, Copy, PartialEq)]
+enum Flaw {
+    LosesAnEvent,
+    DoublesAnEvent,
+    LosesASignal,
+    LetsASignalOvertake,
+    TurnsRevBack,
+    EndsACallTwice,
+    DoesARequestTwice,
+    ForgetsACallAtItsRestart,
+}
+
+const FLAWS: [Flaw; 8] = [
+    Flaw::LosesAnEvent,
+    Flaw::DoublesAnEvent,
+    Flaw::LosesASignal,
+    Flaw::LetsASignalOvertake,
+    Flaw::TurnsRevBack,
+    Flaw::EndsACallTwice,
+    Flaw::DoesARequestTwice,
+    Flaw::ForgetsACallAtItsRestart,
+];
+
 #[derive(Clone)]
 struct Sent {
     id: String,
@@ -39,7 +64,11 @@ struct Client {
     transport: Option<SessionId>,
     /// Transports the server does not know to be dead.
     ghosts: Vec<SessionId>,
+    /// Those of them whose session nobody will resume: the page that had it is gone.
+    abandoned: Vec<SessionId>,
     ready: Value,
+    /// The process that its session is of.
+    process: u64,
     seq: u64,
     /// When it received something last, at the latest.
     heard: Instant,
@@ -71,27 +100,33 @@ struct Play {
     outcomes: BTreeMap<(String, String), Result<Value, Reject>>,
     states: BTreeMap<(String, String), &'static str>,
     ended: BTreeSet<String>,
+    process: u64,
+    flaw: Option<Flaw>,
     random: u64,
     tag: u64,
     counts: BTreeMap<&'static str, u64>,
 }
 
+/// Without limits of rates, and with few ended calls to remember.
+fn rules() -> Config {
+    let off = Rate { count: 0, per: Duration::from_secs(1), burst: 1 };
+    let rates = Rates {
+        frames: off,
+        signals: off,
+        candidates: off,
+        initiate: off,
+        join: off,
+        leave: off,
+        toggle: off,
+        messages: off,
+    };
+    let limits = Limits { ended_calls: 20, replay_events: 4096, replay_bytes: 1 << 24, ..Limits::default() };
+    Config { rates, limits, ..Config::default() }
+}
+
 impl Play {
-    fn new(seed: u64) -> Self {
-        let off = Rate { count: 0, per: Duration::from_secs(1), burst: 1 };
-        let rates = Rates {
-            frames: off,
-            signals: off,
-            candidates: off,
-            initiate: off,
-            join: off,
-            leave: off,
-            toggle: off,
-            messages: off,
-        };
-        let limits =
-            Limits { ended_calls: 20, replay_events: 4096, replay_bytes: 1 << 24, ..Limits::default() };
-        let stage = Stage::with(Config { rates, limits, ..Config::default() });
+    fn new(seed: u64, flaw: Option<Flaw>) -> Self {
+        let stage = Stage::with(rules());
         let mut play = Self {
             stage,
             clients: Vec::new(),
@@ -99,6 +134,8 @@ impl Play {
             outcomes: BTreeMap::new(),
             states: BTreeMap::new(),
             ended: BTreeSet::new(),
+            process: 1,
+            flaw,
             random: seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1,
             tag: 0,
             counts: BTreeMap::new(),
@@ -109,7 +146,9 @@ impl Play {
                 user,
                 transport: None,
                 ghosts: Vec::new(),
+                abandoned: Vec::new(),
                 ready: Value::Null,
+                process: 0,
                 seq: 0,
                 heard,
                 incoming: VecDeque::new(),
@@ -148,6 +187,8 @@ impl Play {
                 Event::Record(record) => self.learn(&record),
                 Event::CallEnded { call, .. } => {
                     assert!(self.ended.insert(call.0.to_string()), "a call ends once");
+                    let twice = self.flaws(Flaw::EndsACallTwice);
+                    assert!(!twice || self.ended.insert(call.0.to_string()), "a call ends once");
                     self.count("ends");
                 }
                 _ => {}
@@ -157,18 +198,60 @@ impl Play {
             if let Some(transport) = self.clients[at].transport {
                 let events = self.stage.read(transport);
                 self.clients[at].incoming.extend(events);
+                self.tamper(at);
             }
             // What goes to a dead transport is lost.
-            for ghost in self.clients[at].ghosts.clone() {
-                self.stage.read(ghost);
-            }
+            let Client { ghosts, abandoned, .. } = &self.clients[at];
+            ghosts.iter().chain(abandoned).for_each(|ghost| drop(self.stage.read(*ghost)));
         }
         let closed = std::mem::take(&mut self.stage.closed);
         for (session, close) in closed {
             assert_eq!(close, Close::Replaced);
-            let client = self.clients.iter_mut().find(|client| client.ghosts.contains(&session));
-            let client = client.expect("only a transport its client has given up is replaced");
-            client.ghosts.retain(|ghost| *ghost != session);
+            let given_up = self.clients.iter_mut().find_map(|client| {
+                let lists = [&mut client.ghosts, &mut client.abandoned];
+                lists.into_iter().find(|list| list.contains(&session))
+            });
+            let given_up = given_up.expect("only a transport its client has given up is replaced");
+            given_up.retain(|ghost| *ghost != session);
+        }
+    }
+
+    /// Whether the planted flaw is this one, and shows itself now.
+    fn flaws(&mut self, flaw: Flaw) -> bool {
+        self.flaw == Some(flaw) && self.chance(10)
+    }
+
+    /// Spoils what is on its way to a client, as a hub with the planted flaw would.
+    fn tamper(&mut self, at: usize) {
+        let numbered = |(_, payload): &(&str, Value)| payload["seq"].is_u64();
+        let is_candidate =
+            |(name, payload): &(&str, Value)| *name == "call:signal" && payload["type"] == "ice-candidate";
+        if self.flaw.is_none() || self.clients[at].incoming.is_empty() || !self.chance(10) {
+            return;
+        }
+        let incoming = self.clients[at].incoming.make_contiguous();
+        let last = incoming.len() - 1;
+        let candidates: Vec<usize> = (0..=last).filter(|at| is_candidate(&incoming[*at])).collect();
+        match (self.flaw, &candidates[..]) {
+            (Some(Flaw::LosesAnEvent), _) if numbered(&incoming[last]) => {
+                self.clients[at].incoming.pop_back();
+            }
+            (Some(Flaw::DoublesAnEvent), _) if numbered(&incoming[last]) => {
+                let again = incoming[last].clone();
+                self.clients[at].incoming.push_back(again);
+            }
+            (Some(Flaw::LosesASignal), [.., one]) => incoming[*one].1["type"] = json!("nothing"),
+            (Some(Flaw::LetsASignalOvertake), [.., one, other])
+                if incoming[*one].1["from"] == incoming[*other].1["from"]
+                    && incoming[*one].1["callId"] == incoming[*other].1["callId"] =>
+            {
+                let signal = incoming[*one].1["signal"].take();
+                incoming[*one].1["signal"] = std::mem::replace(&mut incoming[*other].1["signal"], signal);
+            }
+            (Some(Flaw::TurnsRevBack), _) if incoming[last].1["rev"].is_u64() => {
+                incoming[last].1["rev"] = json!(0);
+            }
+            _ => {}
         }
     }
 
@@ -222,7 +305,11 @@ impl Play {
         let transport = self.clients[at].transport.unwrap();
         let sid = self.clients[at].ready["sid"].to_string();
         self.collect();
-        let outcome = self.stage.ask(transport, sent.event, sent.payload.clone());
+        let mut payload = sent.payload.clone();
+        if self.flaw == Some(Flaw::DoesARequestTwice) {
+            payload["msgId"] = Value::Null;
+        }
+        let outcome = self.stage.ask(transport, sent.event, payload);
         match self.outcomes.get(&(sid.clone(), sent.id.clone())) {
             Some(first) => {
                 assert_eq!(&outcome, first, "the first ack again");
@@ -263,7 +350,7 @@ impl Play {
         let tag = sent.payload["signal"]["usernameFragment"].as_str().unwrap().parse().unwrap();
         let recipient = self.clients.iter().find(|client| client.user == to).unwrap();
         // Into the void of a connection that a page left behind, and that nobody knows to be dead.
-        let excused = !recipient.ghosts.is_empty() && recipient.transport.is_some();
+        let excused = !recipient.abandoned.is_empty();
         self.expected.entry(route).or_default().push_back(Expected { tag, excused });
         self.count("signals");
     }
@@ -288,7 +375,8 @@ impl Play {
 
     /// The server notices at last.
     fn notice(&mut self, at: usize) {
-        if let Some(ghost) = self.clients[at].ghosts.pop() {
+        let client = &mut self.clients[at];
+        if let Some(ghost) = client.abandoned.pop().or_else(|| client.ghosts.pop()) {
             self.stage.close(ghost);
             self.stage.read(ghost);
             self.collect();
@@ -298,6 +386,8 @@ impl Play {
     /// A page comes anew and knows nothing of its session.
     fn reload(&mut self, at: usize) {
         self.cut(at);
+        self.clients[at].revs.clear();
+        self.clients[at].ended.clear();
         let user = self.clients[at].user;
         let Ok(session) = self.stage.open_as(identity(user)) else { return };
         self.begin(at, session);
@@ -307,20 +397,80 @@ impl Play {
         let user = self.clients[at].user;
         self.excuse(|(_, _, to)| to == user);
         let now = self.stage.now.instant;
+        let process = self.process;
         let client = &mut self.clients[at];
         client.transport = Some(session);
+        client.abandoned.append(&mut client.ghosts);
+        client.process = process;
         client.seq = 0;
         client.heard = now;
         client.incoming.clear();
         client.unacked.clear();
         client.history.clear();
         client.next_id = 0;
-        client.revs.clear();
-        client.ended.clear();
         client.messages.clear();
         self.collect();
         // A new page reads its greeting, or it is no page.
         self.receive(at, 1);
+        self.is_shown_its_calls(at);
+    }
+
+    /// A new session is told of every call its user is in or is rung by, and of no other.
+    fn is_shown_its_calls(&self, at: usize) {
+        let Client { user, ready, .. } = &self.clients[at];
+        let shown: BTreeSet<&str> = ready["activeCalls"]
+            .as_array()
+            .unwrap()
+            .iter()
+            .filter_map(|call| call["callId"].as_str())
+            .collect();
+        let live = |state| matches!(state, "invited" | "ringing" | "joined" | "connected" | "grace");
+        for record in self.stage.records.values().filter(|record| record.ended_at.is_none()) {
+            let takes_part = record.participants.iter().any(|who| *who.user.0 == **user && live(who.state));
+            assert_eq!(shown.contains(&*record.id.0), takes_part, "{user}: {record:?} in {ready}");
+        }
+        assert!(
+            shown.iter().all(|call| !self.ended.contains(*call)),
+            "{user} is shown what is over: {ready}"
+        );
+    }
+
+    /// The process dies. Sessions and what was on its way are gone; the next one takes up the calls as they are written.
+    fn restart(&mut self) {
+        self.collect();
+        for at in 0..self.clients.len() {
+            let arrives = self.below(self.clients[at].incoming.len() + 1);
+            self.receive(at, arrives);
+            let client = &mut self.clients[at];
+            client.transport = None;
+            client.incoming.clear();
+            client.ghosts.clear();
+            client.abandoned.clear();
+        }
+        self.excuse(|_| true);
+        self.process += 1;
+        let mut stage = Stage::seeded(rules(), self.process);
+        stage.now = self.stage.now;
+        // The next process has the time of the world, and the records of all.
+        stage.records = std::mem::take(&mut self.stage.records);
+        self.stage = stage;
+        let downtime = self.below(20);
+        self.stage.pass(downtime as f64);
+        let mut running: Vec<CallRecord> = self
+            .stage
+            .records
+            .values()
+            .filter(|record| record.ended_at.is_none())
+            .map(|record| (**record).clone())
+            .collect();
+        if self.flaw == Some(Flaw::ForgetsACallAtItsRestart) {
+            running.pop();
+        }
+        let restored = self.stage.restore(running.clone());
+        assert_eq!(restored, running.len(), "every call is taken up");
+        running.iter().for_each(|_| self.count("restored"));
+        self.count("restarts");
+        self.collect();
     }
 
     fn resume(&mut self, at: usize) {
@@ -348,8 +498,9 @@ impl Play {
                 }
             }
             other => {
-                assert!(away >= SURELY_RESUMABLE, "{other:?} after {away:?}");
-                self.count("anew");
+                let reborn = self.clients[at].process != self.process;
+                assert!(reborn || away >= SURELY_RESUMABLE, "{other:?} after {away:?}");
+                self.count(if reborn { "reborn" } else { "anew" });
                 self.begin(at, opened.session);
             }
         }
@@ -434,11 +585,32 @@ impl Play {
 
     // The steps.
 
+    /// A call that a client knows of: one of the latest, and mostly one that runs.
     fn call_of(&mut self, at: usize) -> Option<String> {
         let known = &self.clients[at].calls;
-        let latest = known.len().saturating_sub(3);
-        let pick = latest + self.below(self.clients[at].calls.len() - latest);
-        self.clients[at].calls.get(pick).cloned()
+        let latest = known[known.len().saturating_sub(6)..].to_vec();
+        let running: Vec<String> =
+            latest.iter().filter(|call| !self.ended.contains(*call)).cloned().collect();
+        let among = if running.is_empty() || self.chance(10) { latest } else { running };
+        let pick = self.below(among.len());
+        among.get(pick).cloned()
+    }
+
+    /// Somebody: mostly another one who is in the call.
+    fn other_in(&mut self, call: &str, at: usize) -> &'static str {
+        let user = self.clients[at].user;
+        let states = &self.states;
+        let joined: Vec<&str> = USERS
+            .into_iter()
+            .filter(|other| *other != user)
+            .filter(|other| {
+                let state = states.get(&(call.to_owned(), (*other).to_owned()));
+                state.is_some_and(|state| matches!(*state, "ringing" | "joined" | "connected" | "grace"))
+            })
+            .collect();
+        let others = if joined.is_empty() || self.chance(10) { &USERS[..] } else { &joined[..] };
+        let pick = self.below(others.len());
+        USERS.into_iter().find(|user| *user == others[pick]).unwrap_or(user)
     }
 
     fn step(&mut self) {
@@ -460,7 +632,7 @@ impl Play {
             75..82 => self.repeat(at),
             82..85 => self.cut(at),
             85..87 => self.notice(at),
-            87..96 if self.clients[at].transport.is_none() => self.resume(at),
+            87..97 if self.clients[at].transport.is_none() => self.resume(at),
             87..90 => self.resume(at),
             90..94 => {
                 let seq = self.clients[at].seq;
@@ -468,6 +640,7 @@ impl Play {
                     self.stage.hub.acknowledge(transport, seq);
                 }
             }
+            97 if self.chance(5) => self.restart(),
             98 if self.chance(20) => self.reload(at),
             99 if self.chance(5) => {
                 let seconds = self.below(200);
@@ -501,7 +674,7 @@ impl Play {
         let Some(call) = self.call_of(at) else { return };
         self.tag += 1;
         let tag = self.tag;
-        let to = USERS[self.below(USERS.len())];
+        let to = self.other_in(&call, at);
         let (event, payload) = match self.below(40) {
             0..8 => ("call:join", json!({ "callId": call })),
             8..26 => {
@@ -520,9 +693,10 @@ impl Play {
             }
             32..36 => ("call:message", json!({ "callId": call, "data": tag })),
             36..38 => ("call:toggle-audio", json!({ "callId": call, "enabled": self.chance(50) })),
-            38 => ("call:leave", json!({ "callId": call })),
-            _ if self.chance(30) => ("call:end", json!({ "callId": call })),
-            _ => ("call:decline", json!({ "callId": call })),
+            38 if self.chance(30) => ("call:leave", json!({ "callId": call })),
+            38 if self.chance(20) => ("call:end", json!({ "callId": call })),
+            38 if self.chance(20) => ("call:decline", json!({ "callId": call })),
+            _ => ("call:join", json!({ "callId": call })),
         };
         self.request(at, event, payload, fate);
     }
@@ -558,21 +732,45 @@ fn steps() -> u64 {
     asked.and_then(|text| text.parse().ok()).unwrap_or(100_000)
 }
 
+/// Steps of one play.
+const STEPS: u64 = 5_000;
+
+/// A whole play; what happened in it how often, or what was wrong and when.
+fn play(seed: u64, flaw: Option<Flaw>) -> Result<BTreeMap<&'static str, u64>, String> {
+    let mut step = 0;
+    let played = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
+        let mut play = Play::new(seed, flaw);
+        while step < STEPS {
+            play.step();
+            step += 1;
+        }
+        play.finish()
+    }));
+    played.map_err(|why| {
+        let why = why.downcast_ref::<String>().map(String::as_str).or(why.downcast_ref::<&str>().copied());
+        format!("seed {seed}, step {step}: {}", why.unwrap_or_default())
+    })
+}
+
 #[test]
 fn on_bad_networks_nothing_is_lost_nothing_doubled_and_everything_in_order() {
-    const STEPS: u64 = 5_000;
     let mut counts: BTreeMap<&'static str, u64> = BTreeMap::new();
     for seed in 1..=steps().div_ceil(STEPS) {
-        let mut play = Play::new(seed);
-        for step in 0..STEPS {
-            let played = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| play.step()));
-            assert!(played.is_ok(), "seed {seed}, step {step}");
-        }
-        for (what, count) in play.finish() {
+        for (what, count) in play(seed, None).unwrap_or_else(|wrong| panic!("{wrong}")) {
             *counts.entry(what).or_default() += count;
         }
     }
-    for what in ["anew", "calls", "cuts", "ends", "repeats", "resumes", "signals"] {
+    for what in
+        ["anew", "calls", "cuts", "ends", "repeats", "reborn", "restarts", "restored", "resumes", "signals"]
+    {
         assert!(counts.get(what).is_some_and(|count| *count >= 20), "too few {what}: {counts:?}");
+    }
+}
+
+#[test]
+fn a_hub_that_did_anything_wrong_would_be_found_out() {
+    for flaw in FLAWS {
+        let found: Vec<String> = (1..=3).filter_map(|seed| play(seed, Some(flaw)).err()).collect();
+        assert_eq!(found.len(), 3, "{flaw:?} goes unnoticed: {found:?}");
     }
 }

@@ -1,5 +1,7 @@
 //! Acting on others: ranks on both sides.
 
+use std::time::Duration;
+
 use serde_json::{Value, json};
 
 use super::stage::{Stage, code, identity};
@@ -33,6 +35,37 @@ fn a_kick_is_broadcast_and_ends_only_the_part_of_the_one_who_was_kicked() {
     stage.ask(a, "call:invite", json!({ "callId": call, "to": ["b"] })).unwrap();
     stage.expect(b, "call:initiated");
     stage.join(b, &call);
+}
+
+#[test]
+fn a_ban_is_for_good() {
+    let mut stage = Stage::new();
+    let (a, b, c, call) = stage.trio();
+    let ban = json!({ "callId": call, "participantId": "b", "ban": true });
+    assert_eq!(code(stage.ask(c, "call:kick", ban.clone())), "PERMISSION_DENIED");
+    stage.ask(a, "call:kick", ban).unwrap();
+    assert_eq!(stage.expect(b, "call:kicked")["reason"], "banned");
+    assert_eq!(stage.expect(c, "call:participant-left")["reason"], "banned");
+    assert_eq!(stage.record(&call).participants[1].leave_reason, Some("banned"));
+    let invite = json!({ "callId": call, "to": ["b"] });
+    assert_eq!(code(stage.ask(a, "call:invite", invite)), "PERMISSION_DENIED");
+    assert_eq!(code(stage.ask(b, "call:join", json!({ "callId": call }))), "PERMISSION_DENIED");
+}
+
+#[test]
+fn whoever_is_gone_from_a_call_loses_its_credentials_and_nobody_else_does() {
+    let mut stage = Stage::with(Config { grace_with_session: Duration::from_secs(30), ..Config::default() });
+    let (a, b, c, call) = stage.trio();
+    stage.ask(b, "call:leave", json!({ "callId": call })).unwrap();
+    assert_eq!(stage.departed(), ["b"]);
+    stage.join(b, &call);
+    kick(&mut stage, a, &call, "b").unwrap();
+    assert_eq!(stage.departed(), ["b"]);
+    stage.close(c);
+    stage.pass(29.0);
+    assert!(stage.departed().is_empty(), "it may come back");
+    stage.pass(2.0);
+    assert_eq!(stage.departed(), ["c"]);
 }
 
 #[test]
@@ -272,6 +305,24 @@ fn missed_calls_wait_for_a_user_who_was_away() {
     stage.close(b);
     let b = stage.open("b");
     assert_eq!(stage.expect(b, "session:ready")["missed"], json!([]));
+    let seen = stage.events.iter().filter(|event| matches!(event, Event::MissedSeen { .. })).count();
+    assert_eq!(seen, 1, "an empty list needs no note");
+}
+
+#[test]
+fn what_was_missed_before_a_restart_is_told_after_it() {
+    let mut stage = Stage::new();
+    let here = stage.open("here");
+    let missed = ["here", "away", "away"].map(|user| (UserId(user.into()), json!({ "callId": user })));
+    stage.restore_missed(missed.into());
+    assert_eq!(stage.expect(here, "call:missed")["callId"], "here");
+    let away = stage.open("away");
+    assert_eq!(stage.expect(away, "session:ready")["missed"].as_array().map(Vec::len), Some(2));
+    let seen = stage.events.iter().filter_map(|event| match event {
+        Event::MissedSeen { user, .. } => Some(user.0.to_string()),
+        _ => None,
+    });
+    assert_eq!(seen.collect::<Vec<_>>(), ["here", "away"]);
 }
 
 #[test]

@@ -80,8 +80,9 @@ fn a_switch_is_told_with_the_id_of_the_roster() {
         )
         .unwrap();
     let toggled = stage.expect(b, "call:media-toggled");
-    let room = stage.admin(&Authority::Operator, AdminCommand::Call(CallId(call.into()))).unwrap();
-    let roster = &room["call"]["participants"][0];
+    let running = AdminCommand::ActiveCalls { user: None, limit: 1 };
+    let shown = stage.admin(&Authority::Operator, running).unwrap();
+    let roster = &shown["calls"][0]["participants"][0];
     assert_eq!((&toggled["participantId"], &toggled["userId"]), (&roster["id"], &roster["userId"]));
     assert_eq!(roster["isVideoEnabled"], false);
 }

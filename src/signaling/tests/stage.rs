@@ -66,7 +66,12 @@ impl Stage {
     }
 
     pub(super) fn with(config: Config) -> Self {
-        let mut state = 1_u64;
+        Self::seeded(config, 1)
+    }
+
+    /// Another seed gives other ids and keys.
+    pub(super) fn seeded(config: Config, seed: u64) -> Self {
+        let mut state = seed;
         let entropy = Box::new(move |bytes: &mut [u8]| {
             for byte in bytes {
                 state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
@@ -168,8 +173,9 @@ impl Stage {
         outcome
     }
 
-    pub(super) fn relay_usage(&mut self, call: &str, user: &str, bytes: (u64, u64)) {
-        self.hub.relay_usage(&CallId(call.into()), &UserId(user.into()), bytes, "udp", self.now);
+    pub(super) fn relay_usage(&mut self, call: &str, user: &str, (up, down): (u64, u64)) {
+        let usage = RelayUsage { up, down, transport: "udp", peers: vec!["198.51.100.0/24".into()] };
+        self.hub.relay_usage(&CallId(call.into()), &UserId(user.into()), usage, self.now);
         self.settle();
     }
 
@@ -225,6 +231,22 @@ impl Stage {
     fn move_to(&mut self, instant: Instant) {
         self.now.unix_ms += (instant - self.now.instant).as_millis() as i64;
         self.now.instant = instant;
+    }
+
+    /// Who has lost its credentials for a call since this was asked last.
+    pub(super) fn departed(&mut self) -> Vec<String> {
+        let gone = self.events.iter().filter_map(|event| match event {
+            Event::Departed { user, .. } => Some(user.0.to_string()),
+            _ => None,
+        });
+        let gone = gone.collect();
+        self.events.clear();
+        gone
+    }
+
+    pub(super) fn restore_missed(&mut self, missed: Vec<(UserId, Value)>) {
+        self.hub.restore_missed(missed, self.now);
+        self.settle();
     }
 
     /// The names of the unread events of a session.

@@ -33,7 +33,11 @@ async fn ids(store: &dyn CallStore, query: CallQuery) -> Vec<String> {
 }
 
 fn entry(call: &str, order: u64, kind: NoticeKind, at: i64) -> Entry {
-    let session = serde_json::json!({"initiatorId": "alice", "conversationId": "room", "type": "video"});
+    let session = serde_json::json!({
+        "initiatorId": "alice", "conversationId": "room", "type": "video", "rev": 3,
+        "startedAt": "2026-01-31T12:00:00.000Z",
+        "participants": [{"userId": "bob"}, {"userId": "alice", "displayName": "Alice A."}],
+    });
     let notice = Notice {
         call: CallId(call.into()),
         order,
@@ -43,7 +47,7 @@ fn entry(call: &str, order: u64, kind: NoticeKind, at: i64) -> Entry {
         reason: None,
         session: session.to_string().into(),
     };
-    Entry { notice: Arc::new(notice), told: true }
+    Entry::Step { notice: Arc::new(notice), told: true, kept: false }
 }
 
 #[tokio::test]
@@ -178,6 +182,7 @@ async fn everything_a_call_has_reads_back() {
         (bob.jitter_avg_ms, bob.setup_ms, bob.relay_bytes) = (Some(0.5), Some(300), 1 << 41);
         (bob.ice_method, bob.relay_transport, bob.leave_reason) =
             (Some("relay"), Some("tls"), Some("kicked"));
+        bob.relay_peers = vec!["198.51.100.0/24".into(), "2001:db8:1::/48".into()];
         filled(&*store, &[Arc::new(record.clone())]).await;
         let running = store.running(0, 10).await.unwrap();
         assert_eq!(running, [record.clone()]);
@@ -186,6 +191,8 @@ async fn everything_a_call_has_reads_back() {
         assert_eq!((&json["quality"], &json["relayUsed"]), (&"fair".into(), &true.into()));
         assert_eq!(json["participants"][1]["rttAvgMs"], 1.5);
         assert_eq!(json["participants"][1]["relayTransport"], "tls");
+        assert_eq!(json["participants"][1]["relayPeers"][1], "2001:db8:1::/48");
+        assert_eq!(read, record.into(), "as it is shown while the engine has it");
     }
 }
 
@@ -255,17 +262,106 @@ async fn events_for_the_webhook_leave_in_the_order_of_their_call() {
     }
 }
 
+async fn missed(store: &dyn CallStore, of: Option<&str>) -> Vec<serde_json::Value> {
+    let query = MissedQuery { user: of.map(user), cursor: None, limit: 100 };
+    store.missed(query).await.unwrap().calls.iter().map(MissedCall::to_json).collect()
+}
+
+#[tokio::test]
+async fn missed_calls_are_listed_and_told_once() {
+    let (stores, _server) = stores().await;
+    for store in stores {
+        let of = |call, who: &str, at| {
+            let Entry::Step { notice, .. } = entry(call, 1, NoticeKind::Missed, at) else { unreachable!() };
+            let notice = Notice { user: Some(user(who)), reason: Some("cancelled"), ..(*notice).clone() };
+            Entry::Step { notice: Arc::new(notice), told: false, kept: false }
+        };
+        let entries = [of("c1", "bob", 10), of("c2", "bob", 20), of("c2", "carol", 20), of("c3", "bob", 30)];
+        store.note(&entries).await.unwrap();
+        store.note(&[entry("c4", 1, NoticeKind::Ended, 40)]).await.unwrap();
+        let bobs = missed(&*store, Some("bob")).await;
+        assert_eq!(bobs.iter().map(|call| &call["callId"]).collect::<Vec<_>>(), ["c3", "c2", "c1"]);
+        assert_eq!((&bobs[0]["userId"], &bobs[0]["reason"]), (&"bob".into(), &"cancelled".into()));
+        assert_eq!(bobs[0]["missedAt"], "1970-01-01T00:00:00.030Z");
+        assert_eq!(bobs[0]["initiator"]["displayName"], "Alice A.");
+        assert_eq!((&bobs[0]["roomId"], &bobs[0]["type"]), (&"room".into(), &"video".into()));
+        assert_eq!(bobs[0]["createdAt"], "2026-01-31T12:00:00.000Z");
+        assert_eq!(missed(&*store, None).await.len(), 4);
+        let (mut seen, mut cursor) = (0, None);
+        loop {
+            let page = store.missed(MissedQuery { user: None, cursor, limit: 1 }).await.unwrap();
+            seen += page.calls.len();
+            cursor = page.next;
+            if cursor.is_none() {
+                break;
+            }
+        }
+        assert_eq!(seen, 4, "two of the same moment as well");
+
+        let unseen = async |limit| {
+            let unseen = store.unseen(15, limit).await.unwrap();
+            let ids = unseen.iter().map(|call| (call.user.0.to_string(), call.missed_at.0));
+            ids.collect::<std::collections::BTreeSet<_>>()
+        };
+        assert_eq!(unseen(9).await, [("bob".into(), 20), ("bob".into(), 30), ("carol".into(), 20)].into());
+        assert_eq!(unseen(1).await, [("bob".into(), 30)].into(), "the newest");
+        for until in [25, 5] {
+            store.note(&[Entry::Seen { user: user("bob"), until }]).await.unwrap();
+        }
+        assert_eq!(unseen(9).await, [("bob".into(), 30), ("carol".into(), 20)].into());
+    }
+}
+
+#[tokio::test]
+async fn the_steps_of_a_call_are_kept_for_those_who_are_part_of_it() {
+    let (stores, _server) = stores().await;
+    for store in stores {
+        filled(&*store, &[call("c1", 5, 1, &["alice", "bob"])]).await;
+        let kept = |order, kind, at| {
+            let Entry::Step { notice, .. } = entry("c1", order, kind, at) else { unreachable!() };
+            Entry::Step { notice, told: false, kept: true }
+        };
+        let entries = [kept(2, NoticeKind::Ended, 20), kept(1, NoticeKind::Initiated, 10)];
+        store.note(&entries).await.unwrap();
+        store.note(&entries).await.unwrap();
+        let events = async |of: Option<&str>| store.events(of.map(user), CallId("c1".into())).await.unwrap();
+        for of in [None, Some("alice"), Some("bob")] {
+            let kinds: Vec<String> = events(of).await.into_iter().map(|event| event.kind).collect();
+            assert_eq!(kinds, ["call.initiated", "call.ended"]);
+        }
+        assert!(events(Some("mallory")).await.is_empty());
+        assert!(store.due(100, 10).await.unwrap().is_empty(), "the webhook is not told of them");
+        store.purge(Horizon { calls: 0, events: 15, outbox: 0 }).await.unwrap();
+        assert_eq!(events(None).await.len(), 1);
+    }
+}
+
+#[tokio::test]
+async fn the_outbox_keeps_the_newest_events() {
+    let (stores, _server) = stores().await;
+    for store in stores {
+        let entries: Vec<Entry> = (0..10).map(|n| entry(&format!("c{n}"), 1, NoticeKind::Ended, n)).collect();
+        store.note(&entries).await.unwrap();
+        assert_eq!(store.trim(10).await.unwrap(), (0, 10));
+        assert_eq!(store.trim(4).await.unwrap(), (6, 4));
+        let left = store.due(100, 10).await.unwrap();
+        assert_eq!(left.iter().map(|event| event.created_at).collect::<Vec<_>>(), [6, 7, 8, 9]);
+    }
+}
+
 #[tokio::test]
 async fn old_calls_are_deleted_with_all_that_belongs_to_them() {
     let (stores, _server) = stores().await;
     for store in stores {
         let calls: Vec<_> = (0..20).map(|n| call(&format!("c{n:02}"), n, 1, &["alice", "bob"])).collect();
         filled(&*store, &calls).await;
-        let missed = Entry { told: false, ..entry("c01", 1, NoticeKind::Missed, 1) };
-        store.note(&[missed]).await.unwrap();
-        assert_eq!(store.purge(15).await.unwrap(), 15);
+        let seen = Entry::Seen { user: user("bob"), until: 2 };
+        store.note(&[entry("c01", 1, NoticeKind::Missed, 1), seen]).await.unwrap();
+        let horizon = Horizon { calls: 15, events: 15, outbox: 15 };
+        assert_eq!(store.purge(horizon).await.unwrap(), 15);
+        assert!(missed(&*store, None).await.is_empty() && store.due(100, 10).await.unwrap().is_empty());
         assert_eq!(ids(&*store, query("bob")).await, ["c19", "c18", "c17", "c16", "c15"]);
-        assert_eq!(store.purge(15).await.unwrap(), 0);
+        assert_eq!(store.purge(horizon).await.unwrap(), 0);
     }
 }
 

@@ -113,7 +113,7 @@ impl Server {
         if by.grant.expires_unix.is_some_and(|expires| expires <= now.unix) {
             return Err(Reject::ExpiredCredential);
         }
-        if by.grant.call.as_deref().is_some_and(|call| self.shared.revocations.contains(call)) {
+        if self.shared.revocations.covers(&by.grant) {
             return Err(Reject::ExpiredCredential);
         }
         if self.shared.is_draining() {

@@ -3,7 +3,7 @@
 use super::harness::{Ask, START, World, address, client, config};
 use crate::stun::Method;
 use crate::stun::attribute::{self, Family};
-use crate::turn::{BindFailure, ExpiryPolicy, Measure, PortRange, Transport};
+use crate::turn::{BindFailure, Departure, ExpiryPolicy, Measure, PortRange, Transport};
 
 const IPV4: &[u8] = &[1, 0, 0, 0];
 const IPV6: &[u8] = &[2, 0, 0, 0];
@@ -245,6 +245,26 @@ fn the_allocations_of_a_call_end_with_it() {
     assert_eq!(world.ask(&client(4), "ana", &Ask::allocate()).code(), 401);
     assert_eq!(world.ask(&client(3), "ana", &Ask::refresh(0)).code(), 0);
     assert_eq!(world.ask(&client(5), "ben", &Ask::allocate()).code(), 0);
+}
+
+#[test]
+fn the_allocations_of_someone_who_left_a_call_end_alone() {
+    let mut world = World::new(config());
+    for (at, who) in [(1, "ana"), (2, "cyd-1"), (3, "ben")] {
+        assert_eq!(world.ask(&client(at), who, &Ask::allocate()).code(), 0);
+    }
+    let left = Departure { call: "call-1".into(), user: "cyd".into(), serial: 1 };
+    world.shared.revoke_departed(&left);
+    // Back before the worker has heard of it: what was minted since is not touched.
+    assert_eq!(world.ask(&client(4), "cyd-2", &Ask::allocate()).code(), 0);
+    world.server.revoke_departed(&left, world.now);
+    world.drain();
+    assert_eq!((world.open.len(), world.server.len()), (3, 3));
+    assert_eq!(world.ask(&client(2), "cyd-1", &Ask::refresh(600)).code(), 437);
+    assert_eq!(world.ask(&client(2), "cyd-1", &Ask::allocate()).code(), 401);
+    for (at, who) in [(1, "ana"), (3, "ben"), (4, "cyd-2")] {
+        assert_eq!(world.ask(&client(at), who, &Ask::refresh(600)).code(), 0, "{who}");
+    }
 }
 
 #[test]

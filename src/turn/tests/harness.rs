@@ -21,15 +21,16 @@ struct Directory;
 
 impl Keys for Directory {
     fn candidates(&self, name: Name<'_>, realm: &str, algorithm: Algorithm) -> SmallVec<[Candidate; 2]> {
-        let known = ["ana", "ben", "old"].into_iter().find(|known| match name {
+        let known = ["ana", "ben", "old", "cyd-1", "cyd-2"].into_iter().find(|known| match name {
             Name::Plain(name) => *known == name,
             Name::Hashed(hash) => userhash(known, realm) == *hash,
         });
         let Some(name) = known else { return SmallVec::new() };
         let grant = Arc::new(Grant {
             username: name.into(),
-            user: name.into(),
-            call: (name == "ana").then(|| "call-1".into()),
+            user: name.split('-').next().unwrap_or_default().into(),
+            call: (name == "ana" || name.starts_with("cyd")).then(|| "call-1".into()),
+            serial: if name == "cyd-2" { 2 } else { 1 },
             expires_unix: (name == "old").then_some(START + 100),
         });
         smallvec![Candidate { key: Key::long_term(algorithm, name, realm, name), grant }]

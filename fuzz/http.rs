@@ -1,0 +1,4 @@
+//! What of `http` knows no socket.
+
+#[path = "../src/http/inbound.rs"]
+pub mod inbound;
