@@ -332,7 +332,7 @@ pub(crate) struct Admitted {
 
 fn admitted(caller: auth::Caller) -> Admitted {
     let auth::Caller { user, display_name, username, avatar, grants, members, expires_unix_ms } = caller;
-    let auth::Grants { initiate, join, moderate, admin, relay, video, rooms } = grants;
+    let auth::Grants { initiate, join, moderate, admin, relay, video, rooms, max_kbps } = grants;
     let identity = Identity {
         user: UserId(user.into()),
         display_name: display_name.map(Into::into),
@@ -346,6 +346,7 @@ fn admitted(caller: auth::Caller) -> Admitted {
             relay,
             video,
             rooms: rooms.map(|rooms| rooms.into_iter().map(Into::into).collect()),
+            max_kbps,
         },
         expires_unix_ms,
     };

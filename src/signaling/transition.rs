@@ -208,7 +208,7 @@ impl Call {
         let Some(who) = self.of_mut(user) else { return };
         let Some(device) = who.device else { return };
         for queued in who.queue.take() {
-            board.deliver(device, "call:signal", &queued.payload);
+            board.deliver_text(device, "call:signal", &queued.payload);
             if queued.kind == SignalType::Answer {
                 self.connect(board, &queued.from, user, now);
             }
@@ -467,7 +467,7 @@ impl Call {
             let Ok(identity) = board.identity(device) else { continue };
             let ice = board.mint(&identity, Some(&self.id), now);
             who.renew_ice = ice.renew;
-            let event = json!({ "callId": self.id.0.as_ref(), "iceServers": ice.servers, "ttl": ice.ttl });
+            let event = ice.described(json!({ "callId": self.id.0.as_ref() }));
             board.deliver(device, "call:ice-servers-refreshed", &event);
         }
     }
