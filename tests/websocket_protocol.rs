@@ -289,3 +289,36 @@ fn group_9_a_length_that_is_announced_is_judged_before_it_is_sent() {
     assert!([TOO_BIG, PROTOCOL].map(u16::to_be_bytes).contains(&[payload[0], payload[1]]), "{payload:?}");
     assert!(started.elapsed() < PATIENCE, "it waited for bytes that never come");
 }
+
+#[test]
+fn noise_in_the_place_of_frames_hurts_nobody_else() {
+    let server = Server::start("");
+    let mut random = 11_u64;
+    let mut bits = move || {
+        random = random.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        (random >> 32) as usize
+    };
+    let mut healthy = RawWebSocket::of(server.http, "bruno");
+    for _ in 0..50 {
+        let mut socket = RawWebSocket::of(server.http, "ana");
+        for _ in 0..20 {
+            let (head, size) = (bits() as u8, bits() % 300);
+            let mut bytes = match bits() % 4 {
+                0 => (0..size).map(|_| bits() as u8).collect(),
+                1 => announcing(head, size as u64),
+                2 => frame(head, &vec![bits() as u8; size]),
+                _ => frame(FIN | TEXT, request("fine", 100 + size).as_bytes()),
+            };
+            let at = bits() % bytes.len().max(1);
+            if bits() % 3 == 0 && !bytes.is_empty() {
+                bytes[at] ^= 1 << (bits() % 8);
+            }
+            socket.write(&bytes);
+        }
+        healthy.write(&frame(FIN | PING, b"still there"));
+        healthy.ponged(b"still there");
+    }
+    healthy.write(&frame(FIN | TEXT, request("well", 100).as_bytes()));
+    healthy.acked("well");
+    assert!(!server.log().contains("panicked"), "{}", server.log());
+}
