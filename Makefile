@@ -1,10 +1,10 @@
 # Every task of the project. `make` alone prints this list.
 
 .DEFAULT_GOAL := help
-.PHONY: portable help run test check lint fmt clippy doc deny bench instructions fuzz model demo-shot install
+.PHONY: help run test check lint fmt clippy doc deny portable bench bench-signaling instructions fuzz model demo-shot install
 
 help: ## this list
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-15s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 run: ## build and start the service with development values
 	cargo run --release --locked
@@ -35,9 +35,14 @@ deny:
 
 ROUNDS ?= 6
 SECONDS ?= 2
-bench: install ## compare with the installed coturn, then time the pure core: ROUNDS=6 SECONDS=2 (needs root and two cores)
+bench: install ## compare with the installed coturn, time the pure core, then bench-signaling: ROUNDS=6 SECONDS=2 (needs root and two cores)
 	cargo bench --locked --bench relay -- --rounds $(ROUNDS) --seconds $(SECONDS)
 	cargo bench --locked --bench micro
+	$(MAKE) bench-signaling
+
+SIGNALING_ROUNDS ?= 3
+bench-signaling: install ## compare signaling with Socket.IO on Node: SIGNALING_ROUNDS=3 (about three minutes a round, two cores)
+	cargo bench --locked --bench signaling -- --rounds $(SIGNALING_ROUNDS)
 
 instructions: ## count the instructions of the hot path and compare with benches/micro/instructions.txt
 	cargo bench --locked --bench micro -- --instructions

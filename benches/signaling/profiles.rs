@@ -133,11 +133,14 @@ impl<'a> Pairs<'a> {
     }
 }
 
+/// As much as the server takes. Half as much at a steady rate then, unless every signal is acknowledged.
 fn relay(arguments: &Arguments, kind: Kind, profile: &str, acks: bool, report: &mut Report) {
     let server = Server::start(kind, WITHOUT_RATES);
     let mut pairs = Pairs::new(&server, acks);
     let rate = most(arguments, &server, &mut pairs, profile, report);
-    half(arguments, &server, &mut pairs, profile, rate / 2.0, report);
+    if !acks {
+        half(arguments, &server, &mut pairs, profile, rate / 2.0, report);
+    }
 }
 
 /// As many signals as the server takes: each that arrives lets its call send another one. Signals a second.

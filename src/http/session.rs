@@ -191,16 +191,21 @@ impl Queue {
         }
     }
 
-    /// A frame of this weight has left.
-    pub(crate) fn sent(&self, weight: usize) {
+    /// The next frame with its weight, if one waits.
+    pub(crate) fn take(&self) -> Option<(Frame, usize)> {
+        self.state.lock().frames.pop_front()
+    }
+
+    /// So many frames of this weight together have left.
+    pub(crate) fn sent(&self, frames: usize, weight: usize) {
         let mut state = self.state.lock();
-        state.unsent_frames = state.unsent_frames.saturating_sub(1);
+        state.unsent_frames = state.unsent_frames.saturating_sub(frames);
         match &mut state.timed {
-            Some((ahead, since)) if *ahead <= 1 => {
+            Some((ahead, since)) if *ahead <= frames => {
                 self.delivery.observe(since.elapsed().as_secs_f64());
                 state.timed = None;
             }
-            Some((ahead, _)) => *ahead -= 1,
+            Some((ahead, _)) => *ahead -= frames,
             None => {}
         }
         self.release(&mut state, weight);
@@ -260,7 +265,7 @@ mod tests {
         for n in 0..3 {
             let Next::Send(Frame::Event(event), weight) = queue.next().await else { panic!() };
             assert_eq!(*event.payload, *n.to_string());
-            queue.sent(weight);
+            queue.sent(1, weight);
         }
         assert!(matches!(queue.next().await, Next::Close(Close::Restart)));
         assert_eq!(queue.gauge.get(), 0);
@@ -287,7 +292,7 @@ mod tests {
             queue.push(event()).unwrap();
         }
         let Next::Send(_, weight) = queue.next().await else { panic!() };
-        queue.sent(weight);
+        queue.sent(1, weight);
         assert!(queue.state.lock().over_since.is_none());
     }
 
@@ -299,11 +304,11 @@ mod tests {
             (0..3).for_each(|_| queue.push(event()).unwrap());
             let Next::Send(_, weight) = queue.next().await else { panic!() };
             assert_eq!(count(), round, "it has not left yet");
-            queue.sent(weight);
+            queue.sent(1, weight);
             assert_eq!(count(), round + 1);
             for _ in 0..2 {
                 let Next::Send(_, weight) = queue.next().await else { panic!() };
-                queue.sent(weight);
+                queue.sent(1, weight);
             }
             assert_eq!(count(), round + 1);
         }

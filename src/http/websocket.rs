@@ -13,8 +13,9 @@ use hyper::upgrade::Upgraded;
 use hyper_util::rt::TokioIo;
 use serde::Deserialize;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout};
 use tokio_tungstenite::WebSocketStream;
+use tokio_tungstenite::tungstenite::Utf8Bytes;
 use tokio_tungstenite::tungstenite::error::{CapacityError, Error};
 use tokio_tungstenite::tungstenite::handshake::derive_accept_key;
 use tokio_tungstenite::tungstenite::protocol::frame::coding::CloseCode;
@@ -37,6 +38,8 @@ const PROTOCOL: &str = "passerelle.v1.json";
 const BUFFER: usize = 4 * 1024;
 /// Most bytes the library holds for writing.
 const MAX_WRITE: usize = 256 * 1024;
+/// Frames are written together up to about this many bytes.
+const BATCH: usize = 16 * 1024;
 /// How long the closing handshake may take.
 const CLOSING: Duration = Duration::from_secs(2);
 /// Most bytes that are read and thrown away while closing.
@@ -176,11 +179,15 @@ pub(super) fn handshake(method: &Method, headers: &HeaderMap) -> Result<Vec<u8>,
 /// The life of a transport: hello, then frames both ways, then the close.
 async fn run(shared: &Shared, socket: Socket, visitor: Visitor, handed: Credential, place: Place) {
     let (mut sink, mut stream) = socket.split();
-    let greeted = timeout(shared.limits.hello, greet(shared, &mut stream, visitor, handed)).await;
+    // In boxes: what a greeting needs is not kept for as long as the transport lives.
+    let greeting = Box::pin(greet(shared, &mut stream, visitor, handed));
+    let greeted = timeout(shared.limits.hello, greeting).await;
     place.leave();
     let end = match greeted.unwrap_or(Err((NO_HELLO, None))) {
         Ok(opened) => {
             let end = tokio::select! {
+                // What a request is answered with is written at once.
+                biased;
                 end = read(shared, &mut stream, opened.session, visitor) => end,
                 end = write(shared, &mut sink, &opened.queue) => end,
             };
@@ -194,11 +201,11 @@ async fn run(shared: &Shared, socket: Socket, visitor: Visitor, handed: Credenti
         Err((end, None)) => end,
         Err((end, Some(ack))) => {
             // Whether or not it arrives, the transport closes.
-            let _ = timeout(CLOSING, sink.send(Message::text(frame::encode(ack)))).await;
+            let _ = timeout(CLOSING, sink.send(Message::text(frame::encode(&ack)))).await;
             end
         }
     };
-    let _ = timeout(CLOSING, close(sink, stream, &end)).await;
+    let _ = timeout(CLOSING, Box::pin(close(sink, stream, &end))).await;
 }
 
 /// Waits for `hello` and opens the session. An error carries the ack to send before the close.
@@ -209,7 +216,7 @@ async fn greet(
     handed: Credential,
 ) -> Result<Opened, (End, Option<Frame>)> {
     // The caller limits the whole greeting.
-    let text = next_text(stream, Duration::MAX).await.map_err(|end| (end, None))?;
+    let text = next_text(stream, &mut Instant::now()).await.map_err(|end| (end, None))?;
     let ClientFrame { event, id, payload, .. } =
         inbound::parse(&text, shared.limits.json_depth).map_err(|error| (malformed(error), None))?;
     if event != "hello" {
@@ -262,11 +269,15 @@ fn malformed(error: FrameError) -> End {
 }
 
 /// The next text message. Pings and pongs are the library's; here they show that the peer lives.
-pub(super) async fn next_text(stream: &mut SplitStream<Socket>, idle: Duration) -> Result<String, End> {
+pub(super) async fn next_text(
+    stream: &mut SplitStream<Socket>,
+    heard: &mut Instant,
+) -> Result<Utf8Bytes, End> {
     loop {
-        let Ok(message) = timeout(idle, stream.next()).await else { return Err(IDLE) };
+        let message = stream.next().await;
+        *heard = Instant::now();
         match message {
-            Some(Ok(Message::Text(text))) => return Ok(text.as_str().to_owned()),
+            Some(Ok(Message::Text(text))) => return Ok(text),
             Some(Ok(Message::Binary(_))) => return Err(NOT_TEXT),
             Some(Ok(Message::Close(_))) | None => return Err(GONE),
             Some(Ok(Message::Ping(_) | Message::Pong(_) | Message::Frame(_))) => {}
@@ -285,10 +296,23 @@ async fn read(
     visitor: Visitor,
 ) -> End {
     let idle = shared.limits.ping + shared.limits.pong;
+    let mut heard = Instant::now();
+    // One timer that is moved when it is due, instead of one for each message.
+    let mut silence = std::pin::pin!(tokio::time::sleep_until(heard + idle));
     loop {
-        let text = match next_text(stream, idle).await {
-            Ok(text) => text,
-            Err(end) => return end,
+        let text = loop {
+            tokio::select! {
+                biased;
+                text = next_text(stream, &mut heard) => match text {
+                    Ok(text) => break text,
+                    Err(end) => return end,
+                },
+                () = silence.as_mut() => {}
+            }
+            if heard + idle <= Instant::now() {
+                return IDLE;
+            }
+            silence.as_mut().reset(heard + idle);
         };
         let ClientFrame { event, id, payload, last_seen } =
             match inbound::parse(&text, shared.limits.json_depth) {
@@ -296,7 +320,7 @@ async fn read(
                 Err(error) => return malformed(error),
             };
         if event == "session:refresh" {
-            refresh(shared, session, visitor, &payload, id.map(AckId::Text)).await;
+            Box::pin(refresh(shared, session, visitor, &payload, id.map(AckId::Text))).await;
             continue;
         }
         let request = SignalRequest { event, payload, wants_ack: id.is_some(), size: text.len(), last_seen };
@@ -308,17 +332,33 @@ async fn write(shared: &Shared, sink: &mut SplitSink<Socket, Message>, queue: &Q
     let mut ping = tokio::time::interval(shared.limits.ping);
     ping.tick().await;
     loop {
-        let (message, weight) = tokio::select! {
+        let (mut frames, mut bytes) = (0, 0);
+        let message = tokio::select! {
+            biased;
+            _ = ping.tick() => Message::Ping(bytes::Bytes::new()),
             next = queue.next() => match next {
-                Next::Send(frame, weight) => (Message::text(frame::encode(frame)), weight),
+                Next::Send(frame, weight) => {
+                    (frames, bytes) = (1, weight);
+                    Message::text(frame::encode(&frame))
+                }
                 Next::Close(close) => return close.into(),
             },
-            _ = ping.tick() => (Message::Ping(bytes::Bytes::new()), 0),
+        };
+        // What waits already goes along: one write to the network for all of it.
+        let sending = async {
+            sink.feed(message).await?;
+            while bytes < BATCH
+                && let Some((frame, weight)) = queue.take()
+            {
+                (frames, bytes) = (frames + 1, bytes + weight);
+                sink.feed(Message::text(frame::encode(&frame))).await?;
+            }
+            sink.flush().await
         };
         tokio::select! {
-            result = sink.send(message) => match result {
-                Ok(()) if weight > 0 => queue.sent(weight),
-                Ok(()) => {}
+            biased;
+            result = sending => match result {
+                Ok(()) => queue.sent(frames, bytes),
                 Err(_) => return GONE,
             },
             () = queue.overdue() => return Close::Slow.into(),

@@ -7,8 +7,9 @@ use socket2::{Domain, Protocol, SockRef, Socket, Type};
 
 use super::udp::{self, Options, Role};
 
-/// Connections that may wait to be accepted.
-const BACKLOG: i32 = 1024;
+/// Connections that may wait to be accepted: all clients of a server that was gone for a moment come at once, and who is
+/// not queued tries again a second later. The kernel cuts it to `net.core.somaxconn`.
+const BACKLOG: i32 = 4096;
 
 /// A bound UDP listener address, one socket a worker.
 #[derive(Debug)]

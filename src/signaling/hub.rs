@@ -229,7 +229,7 @@ impl Hub {
         match message {
             ClientMessage::Initiate(request) => self.initiate(caller, request, now),
             ClientMessage::Join { call, settings } => self.join(caller, &call, settings, now),
-            ClientMessage::Signal { call, signal } => self.relay(caller, &call, signal, now),
+            ClientMessage::Signal { call, signal } => self.relay(caller, &call, &signal, now),
             ClientMessage::Toggle { call, media, enabled } => self.toggle(caller, &call, media, enabled, now),
             ClientMessage::Leave(call) => self.leave(caller, &call, now),
             ClientMessage::Decline(call) => self.decline(caller, &call, now),

@@ -2,6 +2,7 @@
 
 use std::collections::{HashMap, VecDeque};
 use std::hash::{DefaultHasher, Hash, Hasher};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use serde_json::Value;
@@ -122,12 +123,18 @@ pub(super) struct Queued {
     is_offer: bool,
     bytes: usize,
     /// The payload of `call:signal`.
-    pub(super) payload: Value,
+    pub(super) payload: Arc<str>,
 }
 
 impl Queued {
     /// Wraps a stamped signal that was `bytes` long on the wire.
-    pub(super) fn new(from: &UserId, kind: SignalType, is_offer: bool, bytes: usize, payload: Value) -> Self {
+    pub(super) fn new(
+        from: &UserId,
+        kind: SignalType,
+        is_offer: bool,
+        bytes: usize,
+        payload: Arc<str>,
+    ) -> Self {
         Self { from: from.clone(), kind, is_offer, bytes, payload }
     }
 }

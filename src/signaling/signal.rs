@@ -1,6 +1,9 @@
 //! A signal between two participants: its shapes on the wire, and what may be in it. The session description
 //! itself is opaque: it is checked to be one, and never rewritten.
 
+use std::sync::Arc;
+
+use serde::ser::{Serialize, SerializeMap as _, Serializer};
 use serde_json::{Map, Value, json};
 
 use super::message::Fields;
@@ -95,24 +98,55 @@ impl Signal {
         self.sdp.is_some() && self.kind != SignalType::Answer
     }
 
-    /// The payload of `call:signal` for the target, with the sender as the server knows it.
-    pub(super) fn stamped(self, call: &CallId, from: &UserId, to: &UserId) -> Value {
-        let mut inner = self.candidate;
-        inner.insert("type".into(), json!(self.kind.name()));
-        inner.insert("from".into(), json!(from.0.as_ref()));
-        inner.insert("to".into(), json!(to.0.as_ref()));
-        if let Some(sdp) = self.sdp {
-            inner.insert("sdp".into(), Value::String(sdp));
+    /// The payload of `call:signal` for the target, with the sender as the server knows it. Written at once: a tree of
+    /// values in between would cost more than everything else that is done for a signal.
+    pub(super) fn stamped(&self, call: &CallId, from: &UserId, to: &UserId) -> Arc<str> {
+        let stamped = Stamped {
+            call_id: &call.0,
+            from: &from.0,
+            kind: self.kind.name(),
+            signal: Inner { signal: self, from, to },
+        };
+        // Texts and JSON values are always JSON.
+        serde_json::to_string(&stamped).unwrap_or_default().into()
+    }
+}
+
+/// The payload of `call:signal` to its target.
+#[derive(serde::Serialize)]
+struct Stamped<'a> {
+    #[serde(rename = "callId")]
+    call_id: &'a str,
+    from: &'a str,
+    #[serde(rename = "type")]
+    kind: &'static str,
+    signal: Inner<'a>,
+}
+
+/// Its `signal`.
+struct Inner<'a> {
+    signal: &'a Signal,
+    from: &'a UserId,
+    to: &'a UserId,
+}
+
+impl Serialize for Inner<'_> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let Signal { kind, sdp, negotiation, candidate, .. } = self.signal;
+        let mut map = serializer.serialize_map(None)?;
+        map.serialize_entry("type", kind.name())?;
+        map.serialize_entry("from", &*self.from.0)?;
+        map.serialize_entry("to", &*self.to.0)?;
+        if let Some(sdp) = sdp {
+            map.serialize_entry("sdp", sdp)?;
         }
-        if let Some(negotiation) = self.negotiation {
-            inner.insert("negotiationId".into(), negotiation);
+        if let Some(negotiation) = negotiation {
+            map.serialize_entry("negotiationId", negotiation)?;
         }
-        json!({
-            "callId": call.0.as_ref(),
-            "from": from.0.as_ref(),
-            "type": self.kind.name(),
-            "signal": inner,
-        })
+        for (name, value) in candidate {
+            map.serialize_entry(name, value)?;
+        }
+        map.end()
     }
 }
 

@@ -349,7 +349,8 @@ impl Switchboard {
         self.deliver_text(to, name, &payload.to_string().into());
     }
 
-    fn deliver_text(&mut self, to: SessionId, name: &'static str, payload: &Arc<str>) {
+    /// [`Switchboard::deliver`] of a payload that is written already.
+    pub(super) fn deliver_text(&mut self, to: SessionId, name: &'static str, payload: &Arc<str>) {
         let limits = &self.config.limits;
         let (bounds, total) = ((limits.replay_events, limits.replay_bytes), limits.replay_total_bytes);
         let (clock, others) = (self.clock, self.replayed);

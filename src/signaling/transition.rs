@@ -208,7 +208,7 @@ impl Call {
         let Some(who) = self.of_mut(user) else { return };
         let Some(device) = who.device else { return };
         for queued in who.queue.take() {
-            board.deliver(device, "call:signal", &queued.payload);
+            board.deliver_text(device, "call:signal", &queued.payload);
             if queued.kind == SignalType::Answer {
                 self.connect(board, &queued.from, user, now);
             }

@@ -16,6 +16,7 @@ use axum::routing::any;
 use futures_util::{SinkExt, StreamExt};
 use serde_json::Value;
 use tokio::net::TcpListener;
+use tokio::time::{Instant, timeout};
 use tokio_tungstenite::tungstenite::Message;
 use tokio_util::sync::CancellationToken;
 
@@ -37,7 +38,9 @@ async fn echo(mut request: Request) -> Response {
     tokio::spawn(async move {
         let (mut sink, mut stream) = accepted(upgrade.await.unwrap(), LARGEST).await.split();
         let end = loop {
-            match next_text(&mut stream, PATIENCE).await {
+            let mut heard = Instant::now();
+            let text = timeout(PATIENCE, next_text(&mut stream, &mut heard)).await;
+            match text.unwrap_or(Err(GONE)) {
                 Ok(text) => {
                     if sink.send(Message::text(text)).await.is_err() {
                         break GONE;

@@ -15,7 +15,7 @@ impl Hub {
         &mut self,
         caller: Caller,
         id: &CallId,
-        signal: Signal,
+        signal: &Signal,
         now: Now,
     ) -> Result<Value, Reject> {
         let identity = self.board.identity(caller.session)?;
@@ -23,7 +23,7 @@ impl Hub {
         if signal.from.as_ref().is_some_and(|claimed| claimed != from) {
             return Err(Reject::SenderMismatch);
         }
-        self.charge_signal(caller.session, from, id, &signal, now)?;
+        self.charge_signal(caller.session, from, id, signal, now)?;
         let to = target(self.joined_here(caller.session, from, id)?, from, signal.to.as_ref())?;
         self.edit(id, now, |call, board| forward(call, board, from, &to, signal, now))
             .unwrap_or(Err(Reject::CallNotFound))
@@ -73,24 +73,24 @@ fn forward(
     board: &mut Switchboard,
     from: &UserId,
     to: &UserId,
-    signal: Signal,
+    signal: &Signal,
     now: Now,
 ) -> Result<Value, Reject> {
     let order = |user: &UserId| call.of(user).map_or(u32::MAX, |who| who.order);
     let polite = order(from) > order(to);
     let device = call.of(to).and_then(Participant::active_device);
     let window = board.config.duplicate_window;
-    if call.negotiation.is_duplicate(from, to, &signal, now.instant, window) {
+    if call.negotiation.is_duplicate(from, to, signal, now.instant, window) {
         return Ok(outcome(device.is_some()));
     }
-    call.negotiation.check(from, to, &signal, polite, now.instant)?;
+    call.negotiation.check(from, to, signal, polite, now.instant)?;
     if device.is_none() {
-        return queue(call, board, from, to, &signal, now);
+        return queue(call, board, from, to, signal, now);
     }
-    call.negotiation.note(from, to, &signal, now.instant);
+    call.negotiation.note(from, to, signal, now.instant);
     let kind = signal.kind;
     if let Some(device) = device {
-        board.deliver(device, "call:signal", &signal.stamped(&call.id, from, to));
+        board.deliver_text(device, "call:signal", &signal.stamped(&call.id, from, to));
     }
     if kind == SignalType::Answer {
         call.connect(board, from, to, now);
@@ -109,7 +109,7 @@ fn queue(
     let limits = &board.config.limits;
     let bytes = signal.sdp.as_ref().map_or(0, String::len)
         + signal.candidate.values().map(|value| value.to_string().len()).sum::<usize>();
-    let payload = signal.clone().stamped(&call.id, from, to);
+    let payload = signal.stamped(&call.id, from, to);
     let queued = Queued::new(from, signal.kind, signal.is_offer(), bytes, payload);
     let who = call.of_mut(to).ok_or(Reject::TargetNotFound)?;
     who.queue.push(queued, limits.queued_signals, limits.queued_bytes)?;
