@@ -170,8 +170,13 @@ fn limit_of_frames_and_the_end_of_a_flood() {
         // On a slow machine a part of the flood is within the rate.
         std::iter::repeat_with(flood).take(10).for_each(drop);
         let closed = ana.closed();
-        let expected = if framing == Framing::WebSocket { "4429" } else { "io server disconnect" };
-        assert_eq!(closed, expected, "after {:?}", started.elapsed());
+        // A connection of Socket.IO whose buffer is full ends without a word.
+        let expected: &[&str] = if framing == Framing::WebSocket {
+            &["4429"]
+        } else {
+            &["io server disconnect", "transport close"]
+        };
+        assert!(expected.contains(&&*closed), "{closed} after {:?}", started.elapsed());
     }
 }
 
