@@ -56,17 +56,13 @@ pub(crate) async fn rest(server: &Server, user: &str, path: &str) -> (u16, Value
     (status, answer.json().await.unwrap())
 }
 
-/// Waits until the record of a call is written and complete, as a user sees it. By its id a call is shown as the call
-/// engine knows it, which may be before it is written; in a list it is shown as it is written.
+/// Waits until the complete record of a call is written, as a user sees it in its list.
 #[track_caller]
 pub(crate) fn ended(server: &Server, user: &str, call: &str) -> Value {
     eventually("the record has its end", || {
-        let (_, list) = rest(server, user, "calls?limit=100");
-        let written = list["calls"]
-            .as_array()?
-            .iter()
-            .any(|listed| listed["callId"] == call && listed["endedAt"].is_string());
-        let (status, record) = rest(server, user, &format!("calls/{call}"));
-        (written && status == 200).then_some(record)
+        let (status, mut list) = rest(server, user, "calls?limit=100");
+        let written = list["calls"].as_array_mut()?.iter_mut();
+        let record = written.into_iter().find(|record| record["callId"] == *call).map(Value::take)?;
+        (status == 200 && record["endedAt"].is_string()).then_some(record)
     })
 }
