@@ -1,7 +1,7 @@
 # Every task of the project. `make` alone prints this list.
 
 .DEFAULT_GOAL := help
-.PHONY: help run test check lint fmt clippy doc deny bench bench-signaling instructions fuzz model demo-shot install
+.PHONY: help run test check lint fmt clippy doc deny portable bench bench-signaling instructions fuzz model demo-shot install
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-15s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -46,6 +46,9 @@ bench-signaling: install ## compare signaling with Socket.IO on Node: SIGNALING_
 
 instructions: ## count the instructions of the hot path and compare with benches/micro/instructions.txt
 	cargo bench --locked --bench micro -- --instructions
+
+portable: ## check that it compiles for macOS and FreeBSD, which relay datagram by datagram (needs rustup)
+	tests/portable.sh
 
 # For each fuzzer.
 DURATION ?= 60

@@ -171,6 +171,7 @@ fn background(config: &Config, base: &Base, engine: &Arc<Engine>) -> Vec<JoinHan
             Reach::of(config),
             late.clone(),
             engine.clone(),
+            base.link.clone(),
             base.metrics.clone(),
         );
         tasks.push(tokio::spawn(arrival));
@@ -353,7 +354,7 @@ impl Web {
         let entropy: Entropy = Box::new(|bytes| rand::fill(bytes));
         let hub = Hub::new(config.signaling.clone(), ice(), entropy);
         let engine = Engine::new(hub, &config.http.limits, base.metrics.clone(), sink);
-        unfinished.take_up(&engine);
+        unfinished.take_up(&engine, &base.link);
         let ready = Arc::new(Ready::default());
         let operations = Arc::<Operations>::default();
         let authenticator = Arc::new(Authenticator::new(&config.auth, Outbound::new()));

@@ -21,6 +21,8 @@ pub struct IceUrls {
     pub stun: Vec<String>,
     /// `turn:` and `turns:` (RFC 7065), in order of preference.
     pub turn: Vec<String>,
+    /// Other servers. One that relays and has no credentials of its own gets those made here: it knows the secret.
+    pub others: Vec<IceServer>,
 }
 
 /// What mints credentials, and what ends them. Clones share the relay.
@@ -32,8 +34,19 @@ pub struct Link {
     /// The last serial of a credential for a call: milliseconds since the Unix epoch or more, so that a process that
     /// starts again does not begin below what it had reached.
     serial: Arc<AtomicU64>,
+    /// What was revoked before there was a relay.
+    early: Arc<Mutex<Vec<Revoked>>>,
     /// Live calls whose media is relayed.
     relayed: Arc<Mutex<HashSet<Arc<str>>>>,
+}
+
+/// Credentials that are good for nothing any more.
+#[derive(Debug, Clone)]
+enum Revoked {
+    /// Those of a call.
+    Call(Arc<str>),
+    /// Those of somebody who has left one.
+    Leg(turn::Departure),
 }
 
 /// What credentials are made with.
@@ -44,12 +57,19 @@ struct Minter {
 }
 
 impl Link {
-    /// Makes a link that mints credentials of this life; nothing is revoked before [`Link::connect`].
+    /// Makes a link that mints credentials of this life; what is revoked before [`Link::connect`] waits for it.
     pub fn new(secrets: SharedSecrets, urls: IceUrls, ttl: Duration) -> Self {
         let minter = Arc::new(ArcSwap::from_pointee(Minter { secrets, ttl }));
         let started = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_millis();
         let serial = Arc::new(AtomicU64::new(u64::try_from(started).unwrap_or(0)));
-        Self { minter, urls: Arc::new(urls), relay: Arc::default(), serial, relayed: Arc::default() }
+        Self {
+            minter,
+            urls: Arc::new(urls),
+            relay: Arc::default(),
+            early: Arc::default(),
+            serial,
+            relayed: Arc::default(),
+        }
     }
 
     /// Mints with other secrets, or for another life, from the next credential on.
@@ -61,6 +81,22 @@ impl Link {
     pub fn connect(&self, relay: &Arc<net::Handle>) {
         // A second relay in one process does not exist; the first one stays.
         let _ = self.relay.set(Arc::clone(relay));
+        for revoked in std::mem::take(&mut *self.early.lock()) {
+            self.revoke(revoked);
+        }
+    }
+
+    /// Calls of an earlier process are over: what it gave out for them starts nothing here either.
+    pub fn over(&self, calls: &[CallId]) {
+        calls.iter().for_each(|call| self.revoke(Revoked::Call(Arc::clone(&call.0))));
+    }
+
+    fn revoke(&self, revoked: Revoked) {
+        match (self.relay.get(), revoked) {
+            (Some(relay), Revoked::Call(call)) => relay.revoke_call(&call),
+            (Some(relay), Revoked::Leg(departure)) => relay.revoke_departed(departure),
+            (None, revoked) => self.early.lock().push(revoked),
+        }
     }
 
     /// Whether the relay has carried media of a call that is not over yet.
@@ -74,13 +110,12 @@ impl Link {
         match event {
             Event::CallEnded { call, .. } => {
                 self.relayed.lock().remove(&call.0);
-                self.relay.get().iter().for_each(|relay| relay.revoke_call(&call.0));
+                self.revoke(Revoked::Call(Arc::clone(&call.0)));
             }
             Event::Departed { call, user } => {
                 let serial = self.serial.load(Ordering::Relaxed);
-                let departure =
-                    turn::Departure { call: Arc::clone(&call.0), user: Arc::clone(&user.0), serial };
-                self.relay.get().iter().for_each(|relay| relay.revoke_departed(departure.clone()));
+                let (call, user) = (Arc::clone(&call.0), Arc::clone(&user.0));
+                self.revoke(Revoked::Leg(turn::Departure { call, user, serial }));
             }
             _ => {}
         }
@@ -121,15 +156,21 @@ impl IceMint for Link {
         let minter = self.minter.load();
         let expires = (now.unix_ms / 1000).max(0).unsigned_abs().saturating_add(minter.ttl.as_secs());
         let leg = call.map(|call| Leg { call: &call.0, serial: self.next_serial(now) });
-        if relay
-            && !self.urls.turn.is_empty()
-            && let Some(minted) = minter.secrets.mint(&user.0, leg, expires)
-        {
-            servers.push(IceServer {
-                urls: self.urls.turn.clone(),
-                username: Some(minted.username),
-                credential: Some(minted.password),
-            });
+        let minted = if relay { minter.secrets.mint(&user.0, leg, expires) } else { None };
+        let with_minted = |urls: &Vec<String>| {
+            let (username, credential) = minted.clone().map(|minted| (minted.username, minted.password))?;
+            Some(IceServer { urls: urls.clone(), username: Some(username), credential: Some(credential) })
+        };
+        if !self.urls.turn.is_empty() {
+            servers.extend(with_minted(&self.urls.turn));
+        }
+        for other in &self.urls.others {
+            match (other.relays(), &other.username) {
+                (false, _) => servers.push(other.clone()),
+                (true, Some(_)) if relay => servers.push(other.clone()),
+                (true, None) => servers.extend(with_minted(&other.urls)),
+                (true, Some(_)) => {}
+            }
         }
         IceServers { servers, ttl: minter.ttl }
     }
@@ -145,6 +186,7 @@ mod tests {
         let urls = IceUrls {
             stun: vec!["stun:relay.example:3478".into()],
             turn: vec!["turn:relay.example:3478?transport=udp".into()],
+            ..IceUrls::default()
         };
         let secrets = SharedSecrets::new(vec!["north".into()]);
         let now = Now { instant: Instant::now(), unix_ms: 1_700_000_000_999 };
@@ -186,6 +228,30 @@ mod tests {
         assert_ne!(mint(&old), mint(&new));
         old.reconfigure(SharedSecrets::new(vec!["new".into(), "old".into()]), Duration::from_secs(60));
         assert_eq!(mint(&old), mint(&new));
+    }
+
+    #[test]
+    fn other_servers_follow_with_credentials_of_their_own_or_ours() {
+        let other = |url: &str, own: Option<&str>| IceServer {
+            urls: vec![url.into()],
+            username: own.map(Into::into),
+            credential: own.map(Into::into),
+        };
+        let others = vec![
+            other("stun:b.example", None),
+            other("turn:b.example", None),
+            other("turns:c.example", Some("own")),
+        ];
+        let urls = IceUrls { others, ..IceUrls::default() };
+        let mut link = Link::new(SharedSecrets::new(vec!["north".into()]), urls, Duration::from_secs(60));
+        let now = Now { instant: Instant::now(), unix_ms: 0 };
+        let call = CallId("c1".into());
+        let minted = link.mint(&UserId("ana".into()), Some(&call), true, now);
+        let names: Vec<_> = minted.servers.iter().map(|server| server.username.clone()).collect();
+        assert_eq!((names.len(), &names[0], names[2].as_deref()), (3, &None, Some("own")));
+        assert!(names[1].as_deref().is_some_and(|name| name.starts_with("60:ana:c1:")), "{names:?}");
+        let stun_only = link.mint(&UserId("ana".into()), Some(&call), false, now);
+        assert_eq!(stun_only.servers, [other("stun:b.example", None)]);
     }
 
     #[test]

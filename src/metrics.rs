@@ -148,6 +148,8 @@ metrics! {
     signaling_handle: HistogramVec = "passerelle_signaling_event_handle_duration_seconds" ["event"] WORK;
     /// Bytes waiting in the send queues of all sessions.
     signaling_send_queue_bytes: IntGauge = "passerelle_signaling_send_queue_bytes" [] NONE;
+    /// Seconds a frame takes from the engine to the network; of each session one frame at a time is timed.
+    signaling_delivery: Histogram = "passerelle_signaling_delivery_seconds" [] WORK;
     /// Sessions closed because they did not read.
     signaling_slow_consumers: IntCounter = "passerelle_signaling_slow_consumers_total" [] NONE;
     /// Transports that came to resume a session, by result (resumed, expired, beyond, wrong_key).

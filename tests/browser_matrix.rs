@@ -14,13 +14,11 @@ mod lab;
 use std::path::Path;
 
 use lab::browser::Browser;
-use lab::server::{Metrics, Server, eventually, row};
-use lab::{Host, Lab, Nat, SERVER, one_at_a_time};
+use lab::scene::{FRAMES, Scene, connected};
+use lab::server::{Metrics, eventually, row};
+use lab::{Host, Lab, Nat};
 use serde_json::Value;
 use sqlx::Row as _;
-
-/// Frames that both sides decode before and during the measurement: a few seconds of video.
-const FRAMES: u64 = 45;
 
 #[test]
 fn two_browsers_with_public_addresses_talk_host_to_host() {
@@ -92,39 +90,25 @@ fn a_lab_takes_everything_with_it_even_when_a_test_fails() {
 
 /// Makes a call in one cell, and checks what the browsers, the metrics and the record say about it.
 fn call_through(nat: Nat, path: &str, fits: impl Fn(&str, &str) -> bool, also: impl FnOnce(&mut Browser)) {
-    let _turn = one_at_a_time();
-    let scratch = tempfile::tempdir().unwrap();
-    let lab = Lab::new(nat);
-    let mut server = Server::start(&lab, scratch.path());
-    let mut ana = Browser::start(&lab, Host::A, scratch.path());
-    let mut bruno = Browser::start(&lab, Host::B, scratch.path());
-    server.wait_until_ready(&mut ana);
-
-    ana.ask(&format!("open http://{SERVER}:8080/ Ana blue"));
-    bruno.ask(&format!("open http://{SERVER}:8080/ Bruno blue"));
-    ana.rings(&mut bruno);
-    for browser in [&mut ana, &mut bruno] {
+    let mut scene = Scene::start(nat, "", ["", ""]);
+    for browser in scene.both() {
         let state = browser.wait_for("connected on the expected path", |state| {
-            state["state"] == "connected"
-                && state["path"] == path
-                && !text(state, "remoteCandidate").is_empty()
+            connected(state) && state["path"] == path && !text(state, "remoteCandidate").is_empty()
         });
         let (local, remote) = (text(&state, "localCandidate"), text(&state, "remoteCandidate"));
         assert!(fits(&local, &remote), "{nat:?}: the selected pair is {local} to {remote}");
     }
-    media_flows_where_it_should(&mut ana, &mut bruno, path);
-    also(&mut ana);
+    let [ana, bruno] = scene.both();
+    media_flows_where_it_should(ana, bruno, path);
+    also(ana);
 
-    ana.ask("hangup");
-    for browser in [&mut ana, &mut bruno] {
-        browser.wait_for("hung up", |state| state["state"] == "idle" && state["lastEnd"] == "completed");
-    }
-    no_allocation_is_left(&mut ana);
-    the_record_is_complete(&server.database);
+    scene.hang_up();
+    no_allocation_is_left(&mut scene.ana);
+    the_record_is_complete(scene.database());
     if path == "relay" {
-        the_record_knows_what_was_relayed(&server.database);
+        the_record_knows_what_was_relayed(scene.database());
     }
-    let metrics = Metrics::scrape(&mut ana);
+    let metrics = Metrics::scrape(&mut scene.ana);
     assert!(metrics.sum("passerelle_stun_requests_total") > 0.0);
     assert_eq!(metrics.sum("passerelle_calls_started_total"), 1.0);
     assert_eq!(metrics.sum("passerelle_calls_ended_total"), 1.0);

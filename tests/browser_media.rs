@@ -10,55 +10,40 @@
 
 mod lab;
 
+use lab::Nat;
 use lab::browser::Browser;
-use lab::server::{Metrics, Server, eventually};
-use lab::{Host, Lab, Nat, SERVER, one_at_a_time};
+use lab::scene::{FRAMES, Scene};
+use lab::server::{Metrics, eventually};
 use serde_json::{Value, json};
-
-/// A few seconds of video.
-const FRAMES: u64 = 45;
 
 #[test]
 fn a_call_shares_its_screen_changes_its_microphone_and_renews_its_credentials() {
-    let _turn = one_at_a_time();
-    let scratch = tempfile::tempdir().unwrap();
-    let lab = Lab::new(Nat::None);
-    let mut server = Server::start_with(&lab, scratch.path(), "PASSERELLE__TURN__CREDENTIAL_TTL=1m");
-    let mut ana = Browser::start(&lab, Host::A, scratch.path());
-    let mut bruno = Browser::start(&lab, Host::B, scratch.path());
-    server.wait_until_ready(&mut ana);
-    ana.ask(&format!("open http://{SERVER}:8080/ Ana blue"));
-    bruno.ask(&format!("open http://{SERVER}:8080/ Bruno blue"));
-    ana.rings(&mut bruno);
-    for browser in [&mut ana, &mut bruno] {
-        browser.wait_for_frames(FRAMES);
-    }
-    let minted = minted_for_calls(&mut ana);
+    let mut scene = Scene::start(Nat::None, "PASSERELLE__TURN__CREDENTIAL_TTL=1m", ["", ""]);
+    let [ana, bruno] = scene.both();
+    ana.wait_for_frames(FRAMES);
+    bruno.wait_for_frames(FRAMES);
+    let minted = minted_for_calls(ana);
 
     ana.ask("screen");
     bruno.wait_for("the screen", |state| tile(state, "screen") == "on");
-    frames_go_on(&mut bruno);
+    bruno.goes_on_seeing();
     ana.ask("screen");
     bruno.wait_for("the camera again", |state| tile(state, "screen") == "off");
-    frames_go_on(&mut bruno);
+    bruno.goes_on_seeing();
 
     let first = ana.ask("microphone")["device"].clone();
     assert_ne!(ana.ask("microphone")["device"], first, "another one each time");
-    let received = packets_received(&mut bruno);
-    eventually("sound and picture arrive", || {
-        (packets_received(&mut bruno) > received + 100.0).then_some(())
-    });
+    let received = packets_received(bruno);
+    eventually("sound and picture arrive", || (packets_received(bruno) > received + 100.0).then_some(()));
 
     // Credentials of a minute are renewed after 48 seconds, on both sides, without anybody noticing.
-    eventually("both sides have new credentials", || {
-        (minted_for_calls(&mut ana) >= minted + 2.0).then_some(())
-    });
-    frames_go_on(&mut bruno);
-    let reports = events(&mut ana, "call:quality-report");
+    eventually("both sides have new credentials", || (minted_for_calls(ana) >= minted + 2.0).then_some(()));
+    bruno.goes_on_seeing();
+    let reports = events(ana, "call:quality-report");
     assert!(reports >= 8.0, "{reports} reports of two sides in a minute");
     let quality = ana.ask("state")["quality"].clone();
     assert!([json!("good"), json!("fair"), json!("poor")].contains(&quality), "{quality}");
-    for browser in [&mut ana, &mut bruno] {
+    for browser in [ana, bruno] {
         assert_eq!(browser.ask("state")["state"], "connected");
     }
 }
@@ -66,12 +51,6 @@ fn a_call_shares_its_screen_changes_its_microphone_and_renews_its_credentials() 
 /// A fact about the only other participant.
 fn tile<'a>(state: &'a Value, fact: &str) -> &'a str {
     state["tiles"][0][fact].as_str().unwrap_or_default()
-}
-
-#[track_caller]
-fn frames_go_on(browser: &mut Browser) {
-    let seen = browser.frames();
-    browser.wait_for_frames(seen + FRAMES);
 }
 
 fn packets_received(browser: &mut Browser) -> f64 {

@@ -7,7 +7,10 @@ mod support;
 use std::path::Path;
 use std::process::Command;
 
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
 use serde_json::{Value, json};
+use support::server::TOKEN_SECRET;
 use support::{Server, program};
 
 /// The most that the minified and compressed client may weigh.
@@ -44,4 +47,24 @@ fn the_example_in_thirty_lines_makes_a_call_with_the_stock_socket_io_client() {
     assert!(frames.len() == 2 && frames.iter().all(|frames| *frames > 30), "{frames:?}");
     // The first one to come has called as well, and reached nobody.
     server.await_metric("passerelle_calls_started_total", &[("type", "video")], 2.0);
+}
+
+/// A token of a user who may send 300 kbit/s.
+fn token(user: &str) -> String {
+    let expires = SystemTime::now().duration_since(UNIX_EPOCH).unwrap() + Duration::from_secs(3600);
+    let claims = json!({ "sub": user, "exp": expires.as_secs(), "psr": { "maxKbps": 300 } });
+    let key = jsonwebtoken::EncodingKey::from_secret(TOKEN_SECRET.as_bytes());
+    jsonwebtoken::encode(&jsonwebtoken::Header::default(), &claims, &key).unwrap()
+}
+
+#[test]
+fn the_client_applies_what_the_server_says_of_ice_and_bandwidth() {
+    let server = Server::start("[turn]\ncredential_ttl = \"10s\"\n[signaling]\nforce_relay = true\n");
+    let url = format!("http://{}/", server.http);
+    let said = script("client-without-media.mjs", &[&url, &token("ana"), &token("bruno")]);
+    let name = |field: &str| said[field].as_str().unwrap().to_owned();
+    let of = |name: String| name.split(':').nth(2).unwrap().to_owned();
+    assert_ne!(name("first"), name("renewed"));
+    assert_eq!(of(name("first")), of(name("renewed")), "the same call: {said}");
+    assert_eq!((&said["policy"], &said["maxBitrate"]), (&json!("relay"), &json!(300_000)));
 }

@@ -12,70 +12,33 @@
 mod lab;
 
 use lab::browser::Browser;
+use lab::scene::{FRAMES, Scene, connected};
 use lab::server::{Metrics, Server, eventually, row, token};
-use lab::{Host, Lab, Nat, SERVER, one_at_a_time};
+use lab::{Host, Nat, SERVER};
 use serde_json::Value;
 use sqlx::Row as _;
+use sqlx::sqlite::SqliteRow;
 
-/// A few seconds of video.
-const FRAMES: u64 = 45;
-
-/// A running call of Ana and Bruno.
-struct Scene {
-    ana: Browser,
-    bruno: Browser,
-    server: Server,
-    lab: Lab,
-    scratch: tempfile::TempDir,
+/// A call of Ana and Bruno that runs. `extra`: what else Bruno's page is opened with.
+fn call(nat: Nat, extra: &str) -> Scene {
+    let [ana, bruno] = ["ana", "bruno"].map(|user| format!("token={}", token(user)));
+    let mut scene = Scene::start(nat, "", [&ana, &format!("{bruno} {extra}")]);
+    for browser in scene.both() {
+        browser.wait_for("connected", connected);
+        browser.wait_for_frames(FRAMES);
+    }
+    scene
 }
 
-impl Scene {
-    /// `extra`: what else Bruno's browser is opened with.
-    fn start(nat: Nat, extra: &str) -> Self {
-        let scratch = tempfile::tempdir().unwrap();
-        let lab = Lab::new(nat);
-        let mut server = Server::start(&lab, scratch.path());
-        let mut ana = Browser::start(&lab, Host::A, scratch.path());
-        let mut bruno = Browser::start(&lab, Host::B, scratch.path());
-        server.wait_until_ready(&mut ana);
-        ana.ask(&format!("open http://{SERVER}:8080/ Ana blue token={}", token("ana")));
-        bruno.ask(format!("open http://{SERVER}:8080/ Bruno blue token={} {extra}", token("bruno")).trim());
-        ana.rings(&mut bruno);
-        for browser in [&mut ana, &mut bruno] {
-            browser.wait_for("connected", connected);
-            browser.wait_for_frames(FRAMES);
-        }
-        Self { ana, bruno, server, lab, scratch }
-    }
-
-    /// Both sides see and hear each other from now on.
-    #[track_caller]
-    fn media_goes_on(&mut self) {
-        for browser in [&mut self.ana, &mut self.bruno] {
-            let seen = browser.frames();
-            browser.wait_for_frames(seen + FRAMES);
-            browser.wait_for("connected", connected);
-        }
-    }
-
-    /// Ana hangs up, which Bruno hears of; the record of the call.
-    #[track_caller]
-    fn ends(mut self) -> sqlx::sqlite::SqliteRow {
-        self.ana.ask("hangup");
-        for browser in [&mut self.ana, &mut self.bruno] {
-            let ended = |state: &Value| state["state"] == "idle" && state["lastEnd"] == "completed";
-            browser.wait_for("hung up", ended);
-        }
-        let query = "SELECT calls.*, (SELECT sum(reconnects) FROM call_participants) AS reconnects FROM calls \
-                     WHERE ended_at IS NOT NULL";
-        let record = eventually("the record has its end", || row(&self.server.database, query));
-        assert_eq!(record.get::<String, _>("status"), "completed");
-        record
-    }
-}
-
-fn connected(state: &Value) -> bool {
-    state["state"] == "connected"
+/// The end of a call, and its record.
+#[track_caller]
+fn ends(mut scene: Scene) -> SqliteRow {
+    scene.hang_up();
+    let query = "SELECT calls.*, (SELECT sum(reconnects) FROM call_participants) AS reconnects FROM calls \
+                 WHERE ended_at IS NOT NULL";
+    let record = eventually("the record has its end", || row(scene.database(), query));
+    assert_eq!(record.get::<String, _>("status"), "completed");
+    record
 }
 
 fn ready(state: &Value) -> bool {
@@ -84,8 +47,7 @@ fn ready(state: &Value) -> bool {
 
 #[test]
 fn a_call_outlives_a_lost_signaling_connection() {
-    let _turn = one_at_a_time();
-    let mut scene = Scene::start(Nat::None, "");
+    let mut scene = call(Nat::None, "");
     let before = scene.ana.frames();
     scene.ana.ask("drop");
     scene.ana.wait_for("back on the server", ready);
@@ -93,88 +55,81 @@ fn a_call_outlives_a_lost_signaling_connection() {
     let resumed = "passerelle_signaling_session_resume_total{result=\"resumed\"}";
     assert_eq!(Metrics::scrape(&mut scene.ana).sum(resumed), 1.0);
     scene.media_goes_on();
-    let record = scene.ends();
+    let record = ends(scene);
     assert_eq!(record.get::<i64, _>("reconnects"), 1);
 }
 
 #[test]
 fn a_call_moves_to_a_new_address_of_its_network() {
-    let _turn = one_at_a_time();
-    let mut scene = Scene::start(Nat::None, "");
+    let mut scene = call(Nat::None, "");
     scene.lab.renumber(Nat::None, Host::A, 9);
     scene.ana.wait_for("the connection is found to be lost", |state| !connected(state));
     scene.ana.wait_for("back on the server", ready);
-    for browser in [&mut scene.ana, &mut scene.bruno] {
+    for browser in scene.both() {
         browser.wait_for("connected on a new path", connected);
     }
     scene.media_goes_on();
-    scene.ends();
+    ends(scene);
 }
 
 #[test]
 fn a_call_survives_a_killed_server() {
-    let _turn = one_at_a_time();
-    let mut scene = Scene::start(Nat::None, "");
+    let mut scene = call(Nat::None, "");
     scene.server.kill();
     for browser in [&mut scene.ana, &mut scene.bruno] {
         browser.wait_for("the loss is shown", |state| state["server"] == "reconnecting");
     }
     // Media needs no server.
-    let seen = scene.ana.frames();
-    scene.ana.wait_for_frames(seen + FRAMES);
+    scene.ana.goes_on_seeing();
     scene.server = Server::start(&scene.lab, scene.scratch.path());
-    for browser in [&mut scene.ana, &mut scene.bruno] {
+    for browser in scene.both() {
         let state = browser.wait_for("back on the server", ready);
         assert_eq!(state["state"], "connected", "{state}");
     }
     scene.media_goes_on();
-    scene.ends();
+    ends(scene);
 }
 
 #[test]
 fn a_relayed_call_survives_a_killed_server() {
-    let _turn = one_at_a_time();
-    let mut scene = Scene::start(Nat::Symmetric, "");
+    let mut scene = call(Nat::Symmetric, "");
     scene.server.kill();
     scene.server = Server::start(&scene.lab, scene.scratch.path());
     for browser in [&mut scene.ana, &mut scene.bruno] {
         browser.wait_for("the loss is noticed", |state| !ready(state) || !connected(state));
     }
-    for browser in [&mut scene.ana, &mut scene.bruno] {
+    for browser in scene.both() {
         browser.wait_for("back", |state| ready(state) && connected(state) && state["path"] == "relay");
     }
     scene.media_goes_on();
-    scene.ends();
+    ends(scene);
 }
 
 #[test]
 fn chromium_and_firefox_talk_through_the_relay() {
-    let _turn = one_at_a_time();
-    let mut scene = Scene::start(Nat::Symmetric, "firefox");
-    for browser in [&mut scene.ana, &mut scene.bruno] {
+    let mut scene = call(Nat::Symmetric, "firefox");
+    for browser in scene.both() {
         browser.wait_for("the relay is the path", |state| state["path"] == "relay");
     }
     scene.media_goes_on();
-    scene.ends();
+    ends(scene);
 }
 
 #[test]
 fn firefox_moves_to_a_new_address_of_its_network() {
-    let _turn = one_at_a_time();
-    let mut scene = Scene::start(Nat::None, "firefox");
+    let mut scene = call(Nat::None, "firefox");
     scene.lab.renumber(Nat::None, Host::B, 9);
     scene.bruno.wait_for("the connection is found to be lost", |state| !connected(state));
-    for browser in [&mut scene.ana, &mut scene.bruno] {
+    for browser in scene.both() {
         browser.wait_for("connected on a new path", |state| ready(state) && connected(state));
     }
     scene.media_goes_on();
-    scene.ends();
+    ends(scene);
 }
 
 #[test]
 fn three_people_see_each_other() {
-    let _turn = one_at_a_time();
-    let mut scene = Scene::start(Nat::None, "");
+    let mut scene = call(Nat::None, "");
     let mut carla = Browser::start(&scene.lab, Host::A, scene.scratch.path());
     carla.ask(&format!("open http://{SERVER}:8080/ Carla blue token={}", token("carla")));
     // A call runs in the room: to call is to join it.
@@ -190,8 +145,7 @@ fn three_people_see_each_other() {
     scene.bruno.ask("hangup");
     for browser in [&mut scene.ana, &mut carla] {
         browser.wait_for("one connection", |state| connected(state) && state["peers"] == "1");
-        let seen = browser.frames();
-        browser.wait_for_frames(seen + FRAMES);
+        browser.goes_on_seeing();
     }
     carla.ask("hangup");
     scene.ana.wait_for("alone", |state| state["peers"].as_str().is_none_or(|peers| peers == "0"));

@@ -146,25 +146,59 @@ fn the_readme_is_read_in_one_go() {
     assert!(lines <= 150, "{lines} lines");
 }
 
+/// The rows of the table under a heading of docs/security.md.
+fn rows(heading: &str) -> Vec<String> {
+    let page = fs::read_to_string(root().join("docs/security.md")).unwrap();
+    let (_, section) = page.split_once(&format!("\n## {heading}\n")).expect("a section of this name");
+    let section = section.split("\n## ").next().unwrap();
+    // A head, a line, and then rows.
+    section.lines().filter(|line| line.starts_with('|')).skip(2).map(ToOwned::to_owned).collect()
+}
+
+/// The tests that a row names, all of which exist.
+#[track_caller]
+fn tests_of(row: &str) -> Vec<&str> {
+    let named: Vec<&str> = row.split('`').skip(1).step_by(2).collect();
+    let tests: Vec<(&str, &str)> =
+        named.windows(2).filter(|pair| pair[0].ends_with(".rs")).map(|pair| (pair[0], pair[1])).collect();
+    assert!(!tests.is_empty(), "no test in {row}");
+    for (file, test) in &tests {
+        let text = fs::read_to_string(root().join(file)).unwrap_or_else(|error| panic!("{file}: {error}"));
+        assert!(text.contains(&format!("fn {test}(")), "{row}: {file} has no test {test}");
+    }
+    tests.into_iter().map(|(_, test)| test).collect()
+}
+
 #[test]
 fn the_catalogue_of_defects_names_tests_that_exist() {
-    let page = fs::read_to_string(root().join("docs/security.md")).unwrap();
-    let mut rows = 0;
-    for line in page.lines().filter(|line| line.starts_with("| ") && line.contains(".rs` `")) {
-        let row = line.split('|').nth(1).unwrap().trim().to_lowercase();
-        let named: Vec<&str> = line.split('`').skip(1).step_by(2).collect();
-        let tests: Vec<(&str, &str)> =
-            named.windows(2).filter(|pair| pair[0].ends_with(".rs")).map(|pair| (pair[0], pair[1])).collect();
-        assert!(!tests.is_empty(), "{line}");
-        for (file, test) in tests {
-            let text =
-                fs::read_to_string(root().join(file)).unwrap_or_else(|error| panic!("{file}: {error}"));
-            assert!(text.contains(&format!("fn {test}(")), "{row}: {file} has no test {test}");
-        }
-        // At least one carries the number of its row, unless another row's test says it all.
-        let numbered = named.iter().any(|name| name.starts_with(&format!("{row}_")));
-        assert!(numbered || matches!(row.as_str(), "a2" | "l1" | "r3"), "{row} has no test of its own");
-        rows += 1;
+    let rows = rows("What went wrong elsewhere, and the test that it does not here");
+    for row in &rows {
+        let number = row.split('|').nth(1).unwrap().trim().to_lowercase();
+        // At least one carries the number of its row, unless another row's or table's test says it all.
+        let numbered = tests_of(row).iter().any(|name| name.starts_with(&format!("{number}_")));
+        let elsewhere = ["a2", "l1", "r3", "w5", "w6", "w10"].contains(&&*number);
+        assert!(numbered || elsewhere, "{number} has no test of its own");
     }
-    assert!(rows >= 38, "{rows} rows");
+    assert!(rows.len() >= 60, "{} rows", rows.len());
+}
+
+#[test]
+fn every_limit_of_signaling_has_a_test_at_its_boundary() {
+    let rows = rows("Limits of signaling");
+    rows.iter().for_each(|row| drop(tests_of(row)));
+    assert!(rows.len() >= 20, "{} rows", rows.len());
+    let config = toml::Table::try_from(passerelle::signaling::Config::default()).unwrap();
+    let keys = ["limits", "rates"].into_iter().flat_map(|group| {
+        let keys = config[group].as_table().unwrap().keys();
+        keys.map(move |key| format!("`{group}.{key}`"))
+    });
+    let missing: Vec<String> = keys.filter(|key| !rows.iter().any(|row| row.contains(key))).collect();
+    assert_eq!(missing, Vec::<String>::new(), "limits without a row in docs/security.md");
+}
+
+#[test]
+fn every_bug_that_others_shipped_has_a_test() {
+    let rows = rows("Bugs that other servers of signaling shipped");
+    rows.iter().for_each(|row| drop(tests_of(row)));
+    assert_eq!(rows.len(), 14);
 }

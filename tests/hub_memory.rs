@@ -56,6 +56,7 @@ fn identity(n: usize) -> Identity {
         relay: true,
         video: true,
         rooms: None,
+        max_kbps: None,
     };
     Identity {
         user: UserId(format!("user-{n:032}").into()),

@@ -9,6 +9,8 @@ mod device;
 mod golden;
 #[path = "signaling_clients/ice.rs"]
 mod ice;
+#[path = "signaling_clients/limits.rs"]
+mod limits;
 #[path = "signaling_clients/outcomes.rs"]
 mod outcomes;
 #[path = "signaling_clients/records.rs"]

@@ -63,6 +63,7 @@ export class Call extends Emitter {
   /** @type {string} */
   #me;
   #configuration;
+  #maxKbps;
   /** @type {MediaStream | undefined} */
   #stream;
   /** @type {MediaStreamTrack | undefined} */
@@ -89,9 +90,10 @@ export class Call extends Emitter {
    * @param {string} options.me this user
    * @param {RTCConfiguration} options.configuration
    * @param {number} [options.ttl] life of the credentials in it, seconds
+   * @param {number} [options.maxKbps] the most that this side sends of video
    * @param {MediaStream} [options.stream]
    */
-  constructor({ id, type, direction, initiator, signaling, me, configuration, ttl, stream }) {
+  constructor({ id, type, direction, initiator, signaling, me, configuration, ttl, maxKbps, stream }) {
     super();
     this.id = id;
     this.type = type;
@@ -100,6 +102,7 @@ export class Call extends Emitter {
     this.#signaling = signaling;
     this.#me = me;
     this.#configuration = configuration;
+    this.#maxKbps = maxKbps;
     this.#stream = stream;
     this.#joined = direction === 'outgoing';
     this.state = direction === 'outgoing' ? 'calling' : 'ringing';
@@ -353,7 +356,7 @@ export class Call extends Emitter {
   #connect(id, { polite, offers }) {
     const tracks = new Map(['audio', 'video'].map((kind) => [kind, this.#trackOf(kind)]));
     const send = (signal) => this.#post({ ...signal, to: id });
-    const peer = new Peer({ polite, offers, configuration: this.#configuration, tracks, send });
+    const peer = new Peer({ polite, offers, configuration: this.#configuration, tracks, maxKbps: this.#maxKbps, send });
     this.#peers.set(id, peer);
     peer.on('state', () => this.#reconsider());
     peer.on('stream', (stream) => this.emit('stream', { participant: this.participants.get(id) ?? { id }, stream }));

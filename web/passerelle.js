@@ -87,6 +87,7 @@ export class Client extends Emitter {
   #signaling;
   #rooms = new Set();
   #iceTransportPolicy;
+  #maxKbps;
   #rest;
 
   /**
@@ -184,16 +185,17 @@ export class Client extends Emitter {
 
   #adopt(id, { iceTransportPolicy = this.#iceTransportPolicy, ...options }, { iceServers, ttl } = {}) {
     const configuration = { iceServers: iceServers ?? this.iceServers, ...(iceTransportPolicy && { iceTransportPolicy }) };
-    const call = new Call({ id, signaling: this.#signaling, me: this.userId, configuration, ttl, ...options });
+    const call = new Call({ id, signaling: this.#signaling, me: this.userId, configuration, ttl, maxKbps: this.#maxKbps, ...options });
     this.calls.set(id, call);
     call.on('ended', () => this.calls.delete(id));
     return call;
   }
 
-  #welcome({ userId, iceServers = [], iceTransportPolicy }) {
+  #welcome({ userId, iceServers = [], iceTransportPolicy, limits }) {
     this.userId = userId;
     this.iceServers = iceServers;
     this.#iceTransportPolicy = iceTransportPolicy;
+    this.#maxKbps = limits?.maxKbps;
   }
 
   #onEvent(name, payload) {

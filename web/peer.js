@@ -39,6 +39,7 @@ export class Peer extends Emitter {
   #tasks = Promise.resolve();
   #offerTimer;
   #restartTimer;
+  #maxKbps;
 
   /**
    * @param {object} options
@@ -46,13 +47,15 @@ export class Peer extends Emitter {
    * @param {boolean} options.offers makes the first offer; the other side waits for it
    * @param {RTCConfiguration} options.configuration
    * @param {Map<string, MediaStreamTrack>} options.tracks what this side sends, by kind
+   * @param {number} [options.maxKbps] the most that this side sends of video
    * @param {(signal: Signal) => void} options.send hands a signal to the call
    */
-  constructor({ polite, offers, configuration, tracks, send }) {
+  constructor({ polite, offers, configuration, tracks, maxKbps, send }) {
     super();
     this.polite = polite;
     this.#send = send;
     this.#tracks = new Map(tracks);
+    this.#maxKbps = maxKbps;
     this.#pc = new RTCPeerConnection({ bundlePolicy: 'max-bundle', ...configuration });
     this.#pc.onnegotiationneeded = () => this.#offer();
     this.#pc.onicecandidate = ({ candidate }) => this.#onCandidate(candidate);
@@ -225,9 +228,20 @@ export class Peer extends Emitter {
 
   #onState() {
     clearTimeout(this.#restartTimer);
+    if (this.state === 'connected') this.#cap();
     if (this.state === 'failed') this.restart();
     if (this.state === 'disconnected') this.#restartTimer = setTimeout(() => this.restart(), DISCONNECTED_MS);
     this.emit('state', this.state);
+  }
+
+  /** Keeps what is sent below what this user may send. */
+  #cap() {
+    if (!this.#maxKbps) return;
+    for (const sender of this.#pc.getSenders().filter(({ track }) => track?.kind === 'video')) {
+      const parameters = sender.getParameters();
+      for (const encoding of parameters.encodings ?? []) encoding.maxBitrate = this.#maxKbps * 1000;
+      sender.setParameters(parameters).catch((error) => this.#fail(error));
+    }
   }
 
   #fail(error) {

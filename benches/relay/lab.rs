@@ -14,7 +14,8 @@ pub(crate) const RELAY_CORE: &str = "1";
 
 /// One queue, so that one thread receives everything.
 const QUEUES: &str = "numtxqueues 1 numrxqueues 1";
-/// Real-time priority of all that is measured: what else runs on the machine must not make the difference.
+/// Real-time priority of all that is measured, where that is asked for: what else runs on the machine takes nothing
+/// from it then, but neither do the threads of one core take turns as they usually do.
 const PRIORITY: &str = "10";
 
 /// What is missing to run at all.
@@ -35,6 +36,7 @@ pub(crate) fn missing() -> Option<String> {
 pub(crate) struct Lab {
     name: String,
     owned: bool,
+    realtime: bool,
 }
 
 fn run(command: &str) {
@@ -46,8 +48,8 @@ fn run(command: &str) {
 
 impl Lab {
     /// Builds it.
-    pub(crate) fn new() -> Self {
-        let lab = Self { name: format!("passerelle-bench-{}", std::process::id()), owned: true };
+    pub(crate) fn new(realtime: bool) -> Self {
+        let lab = Self { name: format!("passerelle-bench-{}", std::process::id()), owned: true, realtime };
         let (generator, relay) = (lab.generator(), lab.relay());
         for command in [
             format!("ip netns add {generator}"),
@@ -79,32 +81,35 @@ impl Lab {
             let _ = Command::new("sh").args(["-c", &command]).output();
             for thread in napi_threads(device) {
                 run(&format!("taskset -pc {core} {thread}"));
-                run(&format!("chrt -f -p {PRIORITY} {thread}"));
+                if realtime {
+                    run(&format!("chrt -f -p {PRIORITY} {thread}"));
+                }
             }
         }
         lab
     }
 
     /// The same, seen from inside.
-    pub(crate) fn inside(name: &str) -> Self {
-        Self { name: name.to_owned(), owned: false }
+    pub(crate) fn inside(name: &str, realtime: bool) -> Self {
+        Self { name: name.to_owned(), owned: false, realtime }
+    }
+
+    /// What a measured program is started with: its namespace, its priority, its core.
+    fn prefix(&self, namespace: &str, core: &str) -> Command {
+        let mut command = Command::new("ip");
+        command.args(["netns", "exec", namespace]);
+        if self.realtime {
+            command.args(["chrt", "-f", PRIORITY]);
+        }
+        command.args(["taskset", "-c", core]);
+        command
     }
 
     /// Runs this program again in the generator's namespace, on its core.
     pub(crate) fn run_inside(&self) {
         let program = std::env::current_exe().unwrap();
-        let status = Command::new("ip")
-            .args([
-                "netns",
-                "exec",
-                &self.generator(),
-                "chrt",
-                "-f",
-                PRIORITY,
-                "taskset",
-                "-c",
-                GENERATOR_CORE,
-            ])
+        let status = self
+            .prefix(&self.generator(), GENERATOR_CORE)
             .arg(program)
             .args(std::env::args().skip(1))
             .args(["--inside", &self.name])
@@ -123,9 +128,8 @@ impl Lab {
 
     /// A command that runs beside the server, on its core.
     pub(crate) fn command(&self, program: &str) -> Command {
-        let mut command = Command::new("ip");
-        command.args(["netns", "exec", &self.relay(), "chrt", "-f", PRIORITY]);
-        command.args(["taskset", "-c", RELAY_CORE, program]);
+        let mut command = self.prefix(&self.relay(), RELAY_CORE);
+        command.arg(program);
         command
     }
 }

@@ -42,6 +42,8 @@ pub(crate) struct Arguments {
     ours_only: bool,
     /// What the profiles' rates are multiplied by.
     load: f64,
+    /// Whether everything has real-time priority.
+    realtime: bool,
     /// Allocations of the large profile.
     many: usize,
     /// Set for the part that runs inside the generator's namespace.
@@ -56,6 +58,7 @@ fn arguments() -> Arguments {
         json: PathBuf::from("target/bench-relay.json"),
         ours_only: false,
         load: 1.0,
+        realtime: false,
         many: 10_000,
         inside: None,
     };
@@ -70,6 +73,7 @@ fn arguments() -> Arguments {
             "--load" => found.load = value().parse().expect("--load is a number"),
             "--many" => found.many = value().parse().expect("--many is a number"),
             "--inside" => found.inside = Some(value()),
+            "--realtime" => found.realtime = true,
             "--ours" => found.ours_only = true,
             // What cargo passes to every bench.
             "--bench" => {}
@@ -87,9 +91,9 @@ fn main() {
                 println!("skipped: {missing}");
                 return;
             }
-            Lab::new().run_inside();
+            Lab::new(arguments.realtime).run_inside();
         }
-        Some(name) => measure(&arguments, &Lab::inside(name)),
+        Some(name) => measure(&arguments, &Lab::inside(name, arguments.realtime)),
     }
 }
 

@@ -24,3 +24,6 @@ CREATE TABLE call_events (
 
 CREATE INDEX call_events_by_age ON call_events (at);
 CREATE INDEX webhook_outbox_by_age ON webhook_outbox (created_at, call_id, ord);
+
+-- Whose credentials are good for nothing any more.
+CREATE INDEX calls_by_end ON calls (ended_at);

@@ -7,8 +7,9 @@ use serde_json::Value;
 
 use crate::config::Config;
 use crate::http::Engine;
+use crate::link::Link;
 use crate::metrics::Metrics;
-use crate::signaling::{CallRecord, UserId};
+use crate::signaling::{CallId, CallRecord, UserId};
 use crate::store::{self, CallStore, Late, StoreError};
 
 /// The first pause between two attempts to reach a database, and the longest.
@@ -17,6 +18,9 @@ const PAUSE: (Duration, Duration) = (Duration::from_millis(500), Duration::from_
 const MISSED_FOR: Duration = Duration::from_hours(24);
 /// Missed calls that are taken up.
 const MISSED: u32 = 100_000;
+
+/// Calls that are over and remembered for it.
+const OVER: u32 = 65_536;
 
 /// The store, and where the real one goes once it is there, if it was away.
 pub(super) type Opened = (Arc<dyn CallStore>, Option<Arc<Late>>);
@@ -44,6 +48,8 @@ pub(super) async fn open(config: &store::Config, metrics: &Metrics) -> Result<Op
 #[derive(Debug, Default)]
 pub(super) struct Unfinished {
     calls: Vec<CallRecord>,
+    /// Calls that are over, but whose credentials would not have expired yet.
+    over: Vec<CallId>,
     /// What users have missed and do not know of, oldest first.
     missed: Vec<(UserId, Value)>,
 }
@@ -57,13 +63,15 @@ impl Unfinished {
         let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
         let since = |age| i64::try_from(now.saturating_sub(age).as_millis()).unwrap_or(0);
         let calls = store.running(since(reach.longest_call), reach.calls).await?;
+        let over = store.ended(since(reach.credentials), OVER).await?;
         let missed = store.unseen(since(MISSED_FOR), MISSED).await?;
         let missed = missed.into_iter().map(|missed| (missed.user, missed.event)).collect();
-        Ok(Self { calls, missed })
+        Ok(Self { calls, over, missed })
     }
 
     /// Goes on with it.
-    pub(super) fn take_up(self, engine: &Engine) {
+    pub(super) fn take_up(self, engine: &Engine, link: &Link) {
+        link.over(&self.over);
         let calls = engine.restore(self.calls);
         engine.restore_missed(self.missed);
         if calls > 0 {
@@ -77,12 +85,13 @@ impl Unfinished {
 pub(super) struct Reach {
     longest_call: Duration,
     calls: u32,
+    credentials: Duration,
 }
 
 impl Reach {
     pub(super) fn of(config: &Config) -> Self {
         let calls = u32::try_from(config.signaling.limits.calls).unwrap_or(u32::MAX);
-        Self { longest_call: config.signaling.max_duration, calls }
+        Self { longest_call: config.signaling.max_duration, calls, credentials: config.credential_ttl }
     }
 }
 
@@ -92,6 +101,7 @@ pub(super) async fn arrival(
     reach: Reach,
     late: Arc<Late>,
     engine: Arc<Engine>,
+    link: Link,
     metrics: Arc<Metrics>,
 ) {
     let mut pause = PAUSE.0;
@@ -105,7 +115,7 @@ pub(super) async fn arrival(
         };
         match found.await {
             Ok((store, unfinished)) => {
-                unfinished.take_up(&engine);
+                unfinished.take_up(&engine, &link);
                 late.arrive(store);
                 metrics.store_up.set(1);
                 tracing::info!("the database is there: call records are written");

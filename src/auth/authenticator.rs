@@ -32,6 +32,8 @@ pub struct Grants {
     pub video: bool,
     /// Rooms it is limited to; `None` is every room.
     pub rooms: Option<Vec<String>>,
+    /// Kilobits a second its client may send; `None` is what the network gives.
+    pub max_kbps: Option<u32>,
 }
 
 impl Default for Grants {
@@ -44,6 +46,7 @@ impl Default for Grants {
             relay: true,
             video: true,
             rooms: None,
+            max_kbps: None,
         }
     }
 }

@@ -1,6 +1,7 @@
 //! JSON Web Tokens of the operator's application (RFC 7519).
 
 use std::collections::BTreeMap;
+use std::num::NonZeroU32;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
@@ -94,6 +95,8 @@ pub(super) struct GrantClaims {
     relay: Option<bool>,
     video: Option<bool>,
     rooms: Option<Vec<String>>,
+    #[serde(rename = "maxKbps")]
+    max_kbps: Option<NonZeroU32>,
 }
 
 impl Verifier {
@@ -190,6 +193,7 @@ impl GrantClaims {
             relay: self.relay.unwrap_or(default.relay),
             video: self.video.unwrap_or(default.video),
             rooms: self.rooms,
+            max_kbps: self.max_kbps.map(NonZeroU32::get),
         })
     }
 }
@@ -287,7 +291,13 @@ mod tests {
         assert_eq!(caller.expires_unix_ms, Some((NOW_S + 10) * 1000));
         assert_eq!(
             caller.grants,
-            Grants { initiate: false, moderate: true, rooms: Some(vec!["r1".into()]), ..Grants::default() }
+            Grants {
+                initiate: false,
+                moderate: true,
+                rooms: Some(vec!["r1".into()]),
+                max_kbps: Some(100),
+                ..Grants::default()
+            }
         );
     }
 
@@ -393,6 +403,7 @@ mod tests {
             ("user twice", body(r#"{"sub":"a","sub":"b","exp":1800000100}"#)),
             ("grant text", body(r#"{"sub":"u","exp":1800000100,"psr":{"admin":"true"}}"#)),
             ("grants list", body(r#"{"sub":"u","exp":1800000100,"psr":["admin"]}"#)),
+            ("kbps zero", body(r#"{"sub":"u","exp":1800000100,"psr":{"maxKbps":0}}"#)),
             ("rooms text", body(r#"{"sub":"u","exp":1800000100,"psr":{"rooms":"*"}}"#)),
             ("payload is no object", body("[]")),
             ("payload is no JSON", body("{")),

@@ -4,7 +4,7 @@ use std::net::IpAddr;
 use std::time::Duration;
 
 use ipnet::IpNet;
-use secrecy::SecretString;
+use secrecy::{ExposeSecret as _, SecretString};
 
 use super::file::{self, File};
 use super::host::Host;
@@ -45,6 +45,7 @@ pub(super) fn check(file: File, origins: &Origins, mode: Mode, host: &Host) -> R
     let turn_secrets = check.turn_secrets(&file, callers, net.relays(), !turn_users.is_empty());
     let external_ips = check.external_ips(&file.public);
     let turn = check.turn(&file, &net, &http, &external_ips);
+    let ice_servers = check.ice_servers(&file.public.ice_servers);
     let public_hosts = check.public_hosts(&file.public, &turn);
     check.signaling(&file.signaling);
     if file.turn.credential_ttl < Duration::from_secs(10) {
@@ -78,6 +79,7 @@ pub(super) fn check(file: File, origins: &Origins, mode: Mode, host: &Host) -> R
         turn_users,
         credential_ttl: file.turn.credential_ttl,
         public_hosts,
+        ice_servers,
         external_ips,
         http,
         signaling: file.signaling,
@@ -112,6 +114,31 @@ impl Check<'_> {
             }
         }
         networks
+    }
+
+    fn ice_servers(&mut self, written: &[file::IceServer]) -> Vec<signaling::IceServer> {
+        let mut servers = Vec::new();
+        for (index, server) in written.iter().enumerate() {
+            let key = format!("public.ice_servers[{index}]");
+            let known =
+                |url: &String| ["stun:", "turn:", "turns:"].iter().any(|scheme| url.starts_with(scheme));
+            if server.urls.is_empty() || !server.urls.iter().all(known) {
+                self.fail(
+                    &key,
+                    "needs urls like stun:stun.example.org or turn:turn.example.org?transport=udp",
+                );
+            }
+            if server.username.is_empty() != server.credential.is_empty() {
+                self.fail(&key, "needs both username and credential, or neither");
+            }
+            let text = |text: &str| (!text.is_empty()).then(|| text.to_owned());
+            servers.push(signaling::IceServer {
+                urls: server.urls.clone(),
+                username: text(&server.username),
+                credential: text(server.credential.clone().into_inner().expose_secret()),
+            });
+        }
+        servers
     }
 
     fn http(&mut self, file: &File) -> http::Config {

@@ -85,6 +85,21 @@ pub struct Public {
     pub hosts: Vec<String>,
     /// One-to-one NAT: what the world sees of an address of the relay, e.g. `{ "10.0.0.5" = "198.51.100.7" }`.
     pub external_ips: BTreeMap<String, String>,
+    /// Other servers that clients may use too, e.g. `[{ urls = ["stun:stun.example.org"] }]`. A TURN server without
+    /// `username` and `credential` has to share `turn.secrets`.
+    pub ice_servers: Vec<IceServer>,
+}
+
+/// Another STUN or TURN server.
+#[derive(Debug, Clone, Default, Deserialize, Serialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub struct IceServer {
+    /// `stun:`, `turn:` and `turns:` URIs.
+    pub urls: Vec<String>,
+    /// Username of a TURN server.
+    pub username: String,
+    /// Its password.
+    pub credential: Secret,
 }
 
 /// `[turn]`

@@ -61,6 +61,7 @@ pub fn load(sources: &Sources, host: &Host) -> Result<Config, ConfigError> {
         || !written.auth.webhook.secret.is_empty()
         || !written.auth.api_keys.is_empty()
         || !written.webhooks.secret.is_empty()
+        || written.public.ice_servers.iter().any(|server| !server.credential.is_empty())
         || written.turn.users.iter().any(|user| !user.password.is_empty());
     let file = overlay(written, &text, &mut origins, sources)?;
     let values = Table::try_from(&file).map_err(|error| internal(&error))?;

@@ -51,6 +51,8 @@ pub struct Config {
     pub credential_ttl: Duration,
     /// Hosts that go into `iceServers`: names or bare IP literals, never empty while the relay listens.
     pub public_hosts: Vec<String>,
+    /// Other servers that go into `iceServers`.
+    pub ice_servers: Vec<signaling::IceServer>,
     /// One-to-one NAT: relay address to what the world sees of it.
     pub external_ips: BTreeMap<IpAddr, IpAddr>,
     /// Web clients.
@@ -107,6 +109,6 @@ impl Config {
             uris("turn", tcp, "?transport=tcp"),
             uris("turns", tls, "?transport=tcp"),
         ];
-        link::IceUrls { stun: uris("stun", udp, ""), turn: turn.concat() }
+        link::IceUrls { stun: uris("stun", udp, ""), turn: turn.concat(), others: self.ice_servers.clone() }
     }
 }

@@ -332,7 +332,7 @@ pub(crate) struct Admitted {
 
 fn admitted(caller: auth::Caller) -> Admitted {
     let auth::Caller { user, display_name, username, avatar, grants, members, expires_unix_ms } = caller;
-    let auth::Grants { initiate, join, moderate, admin, relay, video, rooms } = grants;
+    let auth::Grants { initiate, join, moderate, admin, relay, video, rooms, max_kbps } = grants;
     let identity = Identity {
         user: UserId(user.into()),
         display_name: display_name.map(Into::into),
@@ -346,6 +346,7 @@ fn admitted(caller: auth::Caller) -> Admitted {
             relay,
             video,
             rooms: rooms.map(|rooms| rooms.into_iter().map(Into::into).collect()),
+            max_kbps,
         },
         expires_unix_ms,
     };
@@ -497,6 +498,20 @@ mod tests {
         }
         assert_eq!(failures.delay(start, window, 10), MAX_DELAY);
         assert_eq!(failures.delay(start + window, window, 10), Duration::ZERO);
+    }
+
+    #[test]
+    fn two_thousand_of_all_addresses_may_be_unauthenticated_and_no_more() {
+        let config = Config::default();
+        let authenticator = Authenticator::new(&auth::Config::default(), auth::Outbound::new());
+        let access = Arc::new(Access::new(AccessLists::parse(&config, Mode::Off).unwrap()));
+        let metrics = Arc::new(Metrics::new().unwrap());
+        let admission = Admission::new(&config.limits, access, Arc::new(authenticator), metrics);
+        let connect = |n: u32| admission.connect(IpAddr::V4((0x0a00_0000 + n).into()));
+        let places: Vec<Place> = (0..2_000).map(|n| connect(n).unwrap()).collect();
+        assert_eq!(connect(2_000).unwrap_err().code, "CAPACITY_EXCEEDED");
+        assert!(places[7].leave());
+        assert!(connect(2_001).is_ok());
     }
 
     #[test]

@@ -306,6 +306,7 @@ fn caller_of(from: &Value) -> Result<Identity, Refusal> {
             relay: true,
             video: true,
             rooms: None,
+            max_kbps: None,
         },
         expires_unix_ms: None,
     })

@@ -186,7 +186,9 @@ impl Engine {
     ) -> Result<Opened, Reject> {
         self.input(|core, now| {
             let signaling::Opened { session, resumption } = core.hub.open(identity, resume, now)?;
-            let queue = Arc::new(Queue::new(self.bounds, self.metrics.signaling_send_queue_bytes.clone()));
+            let (unsent, delivery) =
+                (&self.metrics.signaling_send_queue_bytes, &self.metrics.signaling_delivery);
+            let queue = Arc::new(Queue::new(self.bounds, unsent.clone(), delivery.clone()));
             if let Some(id) = ack {
                 // An empty queue has room for one frame.
                 let _ = queue.push(Frame::Ack { id, outcome: Ok(serde_json::json!({})) });

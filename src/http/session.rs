@@ -4,7 +4,7 @@ use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
-use prometheus::IntGauge;
+use prometheus::{Histogram, IntGauge};
 use serde_json::Value;
 use tokio::sync::Notify;
 
@@ -92,6 +92,7 @@ pub(crate) struct Queue {
     pressed: Notify,
     bounds: Bounds,
     gauge: IntGauge,
+    delivery: Histogram,
 }
 
 #[derive(Debug, Default)]
@@ -100,12 +101,23 @@ struct State {
     unsent_frames: usize,
     unsent_bytes: usize,
     over_since: Option<Instant>,
+    /// The frame whose time is taken: how many have to leave until it has left, and since when it is here.
+    timed: Option<(usize, Instant)>,
     closed: Option<Close>,
 }
 
 impl Queue {
-    pub(crate) fn new(bounds: Bounds, gauge: IntGauge) -> Self {
-        Self { state: Mutex::default(), ready: Notify::new(), pressed: Notify::new(), bounds, gauge }
+    /// Makes a queue that shows its bytes in `gauge`, and in `delivery` how long a frame takes to leave. One frame at a
+    /// time is timed.
+    pub(crate) fn new(bounds: Bounds, gauge: IntGauge, delivery: Histogram) -> Self {
+        Self {
+            state: Mutex::default(),
+            ready: Notify::new(),
+            pressed: Notify::new(),
+            bounds,
+            gauge,
+            delivery,
+        }
     }
 
     /// Adds a frame. After a close nothing is added any more.
@@ -118,6 +130,9 @@ impl Queue {
         state.frames.push_back((frame, weight));
         state.unsent_frames += 1;
         state.unsent_bytes += weight;
+        if state.timed.is_none() {
+            state.timed = Some((state.unsent_frames, Instant::now()));
+        }
         self.gauge.add(i64::try_from(weight).unwrap_or(i64::MAX));
         let (bytes, frames) = (state.unsent_bytes, state.unsent_frames);
         let beyond = bytes > self.bounds.bytes * HARD_FACTOR || frames > self.bounds.frames * HARD_FACTOR;
@@ -149,6 +164,7 @@ impl Queue {
 
     fn end(&self, state: &mut State, close: Close) {
         state.closed = Some(close);
+        state.timed = None;
         let dropped: usize = state.frames.drain(..).map(|(_, weight)| weight).sum();
         self.release(state, dropped);
         self.ready.notify_one();
@@ -184,6 +200,14 @@ impl Queue {
     pub(crate) fn sent(&self, frames: usize, weight: usize) {
         let mut state = self.state.lock();
         state.unsent_frames = state.unsent_frames.saturating_sub(frames);
+        match &mut state.timed {
+            Some((ahead, since)) if *ahead <= frames => {
+                self.delivery.observe(since.elapsed().as_secs_f64());
+                state.timed = None;
+            }
+            Some((ahead, _)) => *ahead -= frames,
+            None => {}
+        }
         self.release(&mut state, weight);
         if state.unsent_bytes <= self.bounds.bytes && state.unsent_frames <= self.bounds.frames {
             state.over_since = None;
@@ -220,7 +244,9 @@ mod tests {
     use super::*;
 
     fn queue(patience: Duration) -> Queue {
-        Queue::new(Bounds { bytes: 10_000, frames: 10, patience }, IntGauge::new("unsent", "test").unwrap())
+        let bounds = Bounds { bytes: 10_000, frames: 10, patience };
+        let delivery = Histogram::with_opts(prometheus::HistogramOpts::new("delivery", "test")).unwrap();
+        Queue::new(bounds, IntGauge::new("unsent", "test").unwrap(), delivery)
     }
 
     fn event() -> Frame {
@@ -268,6 +294,24 @@ mod tests {
         let Next::Send(_, weight) = queue.next().await else { panic!() };
         queue.sent(1, weight);
         assert!(queue.state.lock().over_since.is_none());
+    }
+
+    #[tokio::test]
+    async fn one_frame_at_a_time_is_timed_from_push_to_network() {
+        let queue = queue(Duration::from_secs(10));
+        let count = || queue.delivery.get_sample_count();
+        for round in 0..2 {
+            (0..3).for_each(|_| queue.push(event()).unwrap());
+            let Next::Send(_, weight) = queue.next().await else { panic!() };
+            assert_eq!(count(), round, "it has not left yet");
+            queue.sent(1, weight);
+            assert_eq!(count(), round + 1);
+            for _ in 0..2 {
+                let Next::Send(_, weight) = queue.next().await else { panic!() };
+                queue.sent(1, weight);
+            }
+            assert_eq!(count(), round + 1);
+        }
     }
 
     #[test]

@@ -62,6 +62,9 @@ pub struct Config {
     /// Ring users who are not connected too, because something else wakes them (a push message sent on a webhook). Without
     /// it a call that reaches nobody is refused.
     pub ring_offline: bool,
+    /// Clients use relayed addresses only (`iceTransportPolicy: "relay"`), so that nobody in a call learns the address of
+    /// another. Those who may not use the relay are not told so.
+    pub force_relay: bool,
     /// How long a session without a connection can be resumed, and how long what it was sent is kept for that.
     #[serde(with = "humantime_serde")]
     #[schemars(with = "String")]
@@ -206,6 +209,7 @@ impl Default for Config {
             ended_retention: Duration::from_secs(60),
             duplicate_window: Duration::from_secs(30),
             ring_offline: false,
+            force_relay: false,
             resume_window: Duration::from_secs(120),
             drain_reconnect: Duration::from_secs(10),
             limits: Limits::default(),

@@ -31,6 +31,8 @@ pub struct Grants {
     pub video: bool,
     /// Rooms it is limited to; `None` is every room.
     pub rooms: Option<Vec<Arc<str>>>,
+    /// Kilobits a second its client may send to each other participant; `None` is what the network gives.
+    pub max_kbps: Option<u32>,
 }
 
 /// The authenticated owner of a transport.

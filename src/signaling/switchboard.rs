@@ -5,7 +5,7 @@ use std::fmt::Write as _;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use serde_json::{Value, json};
+use serde_json::{Map, Value, json};
 
 use super::config::Config;
 use super::deadline::{Deadlines, after};
@@ -61,6 +61,32 @@ pub(super) struct Ice {
     pub(super) ttl: u64,
     /// When they should be renewed: after 80 % of their life.
     pub(super) renew: Option<Instant>,
+    /// Relayed addresses only.
+    forced: bool,
+}
+
+impl Ice {
+    /// Adds `iceServers`, `ttl` and, where it is not the default, `iceTransportPolicy`.
+    pub(super) fn describe(&self, fields: &mut Map<String, Value>) {
+        fields.insert("iceServers".into(), self.servers.clone());
+        fields.insert("ttl".into(), json!(self.ttl));
+        self.describe_policy(fields);
+    }
+
+    /// Adds `iceTransportPolicy` where it is not the default.
+    pub(super) fn describe_policy(&self, fields: &mut Map<String, Value>) {
+        if self.forced {
+            fields.insert("iceTransportPolicy".into(), json!("relay"));
+        }
+    }
+
+    /// The same with what is there.
+    pub(super) fn described(&self, mut event: Value) -> Value {
+        if let Some(fields) = event.as_object_mut() {
+            self.describe(fields);
+        }
+        event
+    }
 }
 
 /// ICE servers that live shorter than this are not renewed unasked.
@@ -382,7 +408,8 @@ impl Switchboard {
         let minted = self.ice.mint(&identity.user, call, identity.grants.relay, now);
         self.emit(Event::IceMinted { kind: if call.is_some() { "call" } else { "session" } });
         let renew = (minted.ttl >= SHORT_LIVED).then(|| after(now.instant, minted.ttl / 5 * 4));
-        Ice { servers: json!(minted.servers), ttl: minted.ttl.as_secs(), renew }
+        let forced = self.config.force_relay && identity.grants.relay;
+        Ice { servers: json!(minted.servers), ttl: minted.ttl.as_secs(), renew, forced }
     }
 
     /// 128 random bits.

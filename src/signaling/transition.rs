@@ -467,7 +467,7 @@ impl Call {
             let Ok(identity) = board.identity(device) else { continue };
             let ice = board.mint(&identity, Some(&self.id), now);
             who.renew_ice = ice.renew;
-            let event = json!({ "callId": self.id.0.as_ref(), "iceServers": ice.servers, "ttl": ice.ttl });
+            let event = ice.described(json!({ "callId": self.id.0.as_ref() }));
             board.deliver(device, "call:ice-servers-refreshed", &event);
         }
     }

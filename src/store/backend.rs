@@ -203,6 +203,18 @@ macro_rules! call_store {
                 })
             }
 
+            fn ended(&self, since: i64, limit: u32) -> BoxFuture<'_, Result<Vec<CallId>, StoreError>> {
+                Box::pin(async move {
+                    let query = sqlx::query::<$database>(sql::ENDED).bind(since).bind(i64::from(limit));
+                    let rows = query.fetch_all(&self.pool).await?;
+                    let id = |row: &<$database as sqlx::Database>::Row| row.try_get::<String, _>("id");
+                    Ok(rows
+                        .iter()
+                        .map(|row| id(row).map(|id| CallId(id.into())))
+                        .collect::<Result<_, _>>()?)
+                })
+            }
+
             fn events(
                 &self,
                 user: Option<UserId>,

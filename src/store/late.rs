@@ -46,6 +46,10 @@ impl CallStore for Late {
         Box::pin(async move { self.store()?.running(since, limit).await })
     }
 
+    fn ended(&self, since: i64, limit: u32) -> BoxFuture<'_, Result<Vec<CallId>, StoreError>> {
+        Box::pin(async move { self.store()?.ended(since, limit).await })
+    }
+
     fn events(&self, user: Option<UserId>, id: CallId) -> BoxFuture<'_, Result<Vec<CallEvent>, StoreError>> {
         Box::pin(async move { self.store()?.events(user, id).await })
     }

@@ -86,6 +86,9 @@ pub trait CallStore: Send + Sync + std::fmt::Debug {
     /// Calls made since then that are not over, newest first: what a process that starts takes up.
     fn running(&self, since: i64, limit: u32) -> BoxFuture<'_, Result<Vec<CallRecord>, StoreError>>;
 
+    /// Calls that ended since then, newest first.
+    fn ended(&self, since: i64, limit: u32) -> BoxFuture<'_, Result<Vec<CallId>, StoreError>>;
+
     /// The steps of a call that are kept, oldest first; with a user only if that one is part of it.
     fn events(&self, user: Option<UserId>, id: CallId) -> BoxFuture<'_, Result<Vec<CallEvent>, StoreError>>;
 

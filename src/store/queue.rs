@@ -334,6 +334,9 @@ mod tests {
         fn running(&self, since: i64, limit: u32) -> BoxFuture<'_, Result<Vec<CallRecord>, StoreError>> {
             self.inner.running(since, limit)
         }
+        fn ended(&self, since: i64, limit: u32) -> BoxFuture<'_, Result<Vec<CallId>, StoreError>> {
+            self.inner.ended(since, limit)
+        }
         fn events(
             &self,
             user: Option<UserId>,

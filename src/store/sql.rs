@@ -54,6 +54,9 @@ SELECT * FROM calls WHERE id = $2 AND ($1 IS NULL OR initiator_id = $1 OR EXISTS
 pub(super) const RUNNING: &str = "\
 SELECT * FROM calls WHERE ended_at IS NULL AND created_at >= $1 ORDER BY created_at DESC LIMIT $2";
 
+/// Calls that are over, the newest first.
+pub(super) const ENDED: &str = "SELECT id FROM calls WHERE ended_at >= $1 ORDER BY ended_at DESC LIMIT $2";
+
 pub(super) const MISSED: &str = "\
 INSERT INTO missed_calls (call_id, user_id, initiator_id, room_id, type, missed_at, reason, body) \
 VALUES ($1, $2, $3, $4, $5, $6, $7, $8) ON CONFLICT DO NOTHING";

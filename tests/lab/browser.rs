@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 
 use serde_json::Value;
 
+use super::scene::FRAMES;
 use super::{Host, Lab};
 
 /// How long one command may take: a browser that starts on a busy machine needs its time.
@@ -111,6 +112,13 @@ impl Browser {
         self.wait_for(&format!("{count} frames decoded"), |state| {
             state["framesDecoded"].as_u64() >= Some(count)
         });
+    }
+
+    /// Waits for a few more seconds of video.
+    #[track_caller]
+    pub(crate) fn goes_on_seeing(&mut self) {
+        let seen = self.frames();
+        self.wait_for_frames(seen + FRAMES);
     }
 
     /// Fetches a URL from this host; the body of a 200, `None` for anything else.

@@ -11,6 +11,7 @@
 #![allow(dead_code, reason = "each test takes its part")]
 
 pub(crate) mod browser;
+pub(crate) mod scene;
 pub(crate) mod server;
 
 use std::ffi::OsStr;

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use serde_json::{Value, json};
 
 use crate::device::{Device, Framing, WEBSOCKET_ONLY};
-use crate::records::rest;
+use crate::records::{Database, rest};
 use crate::support::server::{LOOPBACK_PEERS, SECRET};
 use crate::support::stun_client::rest_credential;
 use crate::support::{Client, EchoPeer, Request, Server, eventually};
@@ -200,6 +200,50 @@ fn credentials_are_renewed_in_mid_call_before_they_run_out() {
     server.await_metric("passerelle_turn_allocations", &[], 2.0);
     ana.ask("call:leave", &call);
     server.await_metric("passerelle_turn_allocations", &[], 0.0);
+}
+
+#[test]
+fn credentials_of_a_call_that_is_over_start_nothing_after_a_restart_either() {
+    let database = Database::new();
+    let server = Server::start(&database.config());
+    let mut devices =
+        ["ana", "bruno", "cleo"].map(|user| Device::of(&server, user, Framing::WebSocket, true));
+    let [ana, bruno, cleo] = &mut devices;
+    let over = ana.ask("call:initiate", &json!({ "to": "bruno", "type": "audio" })).unwrap();
+    bruno.ask("call:join", &json!({ "callId": over["callId"] }));
+    ana.ask("call:end", &json!({ "callId": over["callId"] }));
+    let runs = ana.ask("call:initiate", &json!({ "to": ["bruno", "cleo"], "type": "audio" })).unwrap();
+    let call = json!({ "callId": runs["callId"] });
+    let left = bruno.ask("call:join", &call).unwrap();
+    let stays = cleo.ask("call:join", &call).unwrap();
+    bruno.ask("call:leave", &call);
+    ana.next("call:participant-left");
+    database.row("SELECT 1 FROM calls, call_participants WHERE status = 'completed' AND state = 'left' AND user_id = 'bruno' AND call_id != id");
+    server.signal("KILL");
+    drop((devices, server));
+
+    let server = Server::start(&database.config());
+    for (answer, code) in [(&over, 401), (&left, 401), (&stays, 0)] {
+        let (_, user, password) = turn_server(answer);
+        let mut client = Client::new(server.turn()).with_user((&user, &password));
+        assert_eq!(client.ask_signed(Request::allocate()).code(), code, "{user}");
+    }
+}
+
+#[test]
+fn other_servers_and_the_forced_relay_reach_the_client() {
+    let others = r#"ice_servers = [{ urls = ["stun:stun.example.org"] }, { urls = ["turn:b.example.org"] }]"#;
+    let server = Server::start(&format!("[public]\n{others}\n[signaling]\nforce_relay = true\n"));
+    let mut ana = Device::of(&server, "ana", Framing::WebSocket, true);
+    let _bruno = Device::of(&server, "bruno", Framing::WebSocket, true);
+    let initiated = ana.ask("call:initiate", &json!({ "to": "bruno", "type": "audio" })).unwrap();
+    assert_eq!(initiated["iceTransportPolicy"], "relay");
+    let servers = initiated["iceServers"].as_array().unwrap();
+    let of = |url: &str| servers.iter().find(|server| server["urls"][0] == url).unwrap_or(&Value::Null);
+    assert!(of("stun:stun.example.org").is_object(), "{initiated}");
+    assert_eq!(of("turn:b.example.org")["username"], turn_server(&initiated).1, "one secret, one credential");
+    let refused = Server::refused("[public]\nice_servers = [{ urls = [\"https://turn.example.org\"] }]\n");
+    assert!(refused.contains("public.ice_servers[0]"), "{refused}");
 }
 
 #[test]

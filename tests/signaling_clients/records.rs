@@ -56,13 +56,13 @@ pub(crate) async fn rest(server: &Server, user: &str, path: &str) -> (u16, Value
     (status, answer.json().await.unwrap())
 }
 
-/// Waits until the record of a call is complete, as a user sees it. Until it is written, the call engine's view of the
-/// call is shown, which has no `createdAt`.
+/// Waits until the complete record of a call is written, as a user sees it in its list.
 #[track_caller]
 pub(crate) fn ended(server: &Server, user: &str, call: &str) -> Value {
     eventually("the record has its end", || {
-        let (status, record) = rest(server, user, &format!("calls/{call}"));
-        let complete = record["createdAt"].is_string() && record["endedAt"].is_string();
-        (status == 200 && complete).then_some(record)
+        let (status, mut list) = rest(server, user, "calls?limit=100");
+        let written = list["calls"].as_array_mut()?.iter_mut();
+        let record = written.into_iter().find(|record| record["callId"] == *call).map(Value::take)?;
+        (status == 200 && record["endedAt"].is_string()).then_some(record)
     })
 }

@@ -75,10 +75,82 @@ fn goes_on(framing: Framing) {
     assert_eq!(server.scrape().sum("passerelle_signaling_session_resume_total", &result), 1.0);
 }
 
+/// Every way to connect.
+const FRAMINGS: [Framing; 4] = [WEBSOCKET_ONLY, POLLING_ONLY, UPGRADE, Framing::WebSocket];
+
+#[test]
+fn a_request_whose_answer_was_lost_is_done_once() {
+    let server = Server::start("");
+    for framing in FRAMINGS {
+        let user = format!("{framing:?}").replace(|letter: char| !letter.is_ascii_alphabetic(), "");
+        let mut bruno = Device::of(&server, &format!("{user}-other"), Framing::WebSocket, true);
+        let mut ana = Device::dial(&server, framing, &json!({ "token": token(&user) }), None);
+        let mut ready = ana.next("session:ready");
+        // The connection is lost right behind the request: it may have arrived or not.
+        let start = json!({ "to": format!("{user}-other"), "type": "video", "msgId": "start" });
+        ana.post("call:initiate", &start, Some(1));
+        ana.cut();
+        let mut again = |seq: u64| {
+            let mut device = Device::dial(&server, framing, &hello(&user, &ready, seq), None);
+            ready = device.next("session:ready");
+            assert_eq!(ready["resumed"], true, "{framing:?}: {ready}");
+            device
+        };
+        let mut ana = again(0);
+        let call = ana.ask("call:initiate", &start).unwrap();
+        let id = json!({ "callId": call["callId"] });
+        assert_eq!(ana.ask("call:initiate", &start).unwrap(), call, "answered as before");
+        assert_eq!(bruno.next("call:initiated")["callId"], call["callId"]);
+        bruno.has_not_heard("call:initiated");
+        bruno.ask("call:join", &id);
+        let seen = ana.next("call:participant-joined")["seq"].as_u64().unwrap();
+        let message = json!({ "callId": call["callId"], "data": "once", "msgId": "message" });
+        ana.post("call:message", &message, Some(2));
+        ana.cut();
+        let mut ana = again(seen);
+        ana.ask("call:message", &message);
+        assert_eq!(bruno.next("call:message")["data"], "once");
+        bruno.has_not_heard("call:message");
+        ana.ask("call:leave", &id);
+        bruno.next("call:ended");
+    }
+}
+
+#[test]
+fn a_session_moves_from_one_transport_to_another() {
+    let server = Server::start("");
+    let mut old = Device::dial(&server, POLLING_ONLY, &json!({ "token": token("ana") }), None);
+    let mut ready = old.next("session:ready");
+    let sid = ready["sid"].clone();
+    let mut bruno = Device::of(&server, "bruno", Framing::WebSocket, true);
+    let call = old.ask("call:initiate", &json!({ "to": "bruno", "type": "video" })).unwrap();
+    let id = call["callId"].as_str().unwrap();
+    bruno.ask("call:join", &json!({ "callId": id }));
+    let mut seen = old.next("call:participant-joined")["seq"].as_u64().unwrap();
+    for (number, framing) in
+        [(300, UPGRADE), (301, Framing::WebSocket), (302, WEBSOCKET_ONLY), (303, POLLING_ONLY)]
+    {
+        // What was on its way to the old transport comes over the new one, which the old one is closed for.
+        bruno.ask("call:signal", &candidate(id, number));
+        let mut new = Device::dial(&server, framing, &hello("ana", &ready, seen), None);
+        ready = new.next("session:ready");
+        assert_eq!((&ready["resumed"], &ready["sid"]), (&json!(true), &sid), "{framing:?}: {ready}");
+        let signal = new.next("call:signal");
+        assert_candidate(&signal, "bruno", number);
+        old.next("session:replaced");
+        old.closed();
+        seen = new.next("call:state")["seq"].as_u64().unwrap();
+        assert!(new.seqs.windows(2).all(|pair| pair[1] == pair[0] + 1), "{:?}", new.seqs);
+        old = new;
+    }
+    old.ask("call:leave", &json!({ "callId": id }));
+    bruno.next("call:ended");
+}
+
 #[test]
 fn a_used_key_or_the_key_of_somebody_else_opens_a_session_of_its_own() {
     let server = Server::start("");
-    for framing in [WEBSOCKET_ONLY, Framing::WebSocket] {
+    for framing in FRAMINGS {
         let mut ana = Device::dial(&server, framing, &json!({ "token": token("ana") }), None);
         let ready = ana.next("session:ready");
         let mut again = Device::dial(&server, framing, &hello("ana", &ready, 0), None);

@@ -13,6 +13,7 @@ pub mod line;
 pub mod namespace;
 pub mod postgres;
 pub mod program;
+pub mod raw_http;
 pub mod raw_websocket;
 pub mod server;
 pub mod stun_client;

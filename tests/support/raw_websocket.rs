@@ -70,13 +70,20 @@ impl RawWebSocket {
     /// Connects and shakes hands.
     #[track_caller]
     pub fn connect(server: SocketAddr) -> Self {
+        let (socket, head) = Self::open(server, "/ws", "Sec-WebSocket-Protocol: passerelle.v1.json\r\n");
+        assert!(head.contains("sec-websocket-protocol: passerelle.v1.json"), "{head}");
+        socket
+    }
+
+    /// Connects and shakes hands at this path with more headers; gives the head of the answer too, in lower case.
+    #[track_caller]
+    pub fn open(server: SocketAddr, path: &str, headers: &str) -> (Self, String) {
         let mut stream = TcpStream::connect(server).unwrap();
         stream.set_read_timeout(Some(PATIENCE)).unwrap();
         stream.set_nodelay(true).unwrap();
         let request = format!(
-            "GET /ws HTTP/1.1\r\nHost: {server}\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
-             Sec-WebSocket-Key: {KEY}\r\nSec-WebSocket-Version: 13\r\n\
-             Sec-WebSocket-Protocol: passerelle.v1.json\r\n\r\n"
+            "GET {path} HTTP/1.1\r\nHost: {server}\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
+             Sec-WebSocket-Key: {KEY}\r\nSec-WebSocket-Version: 13\r\n{headers}\r\n"
         );
         stream.write_all(request.as_bytes()).unwrap();
         let mut head = Vec::new();
@@ -90,8 +97,7 @@ impl RawWebSocket {
         let accept = Sha1::digest(format!("{KEY}258EAFA5-E914-47DA-95CA-C5AB0DC85B11"));
         let accept = base64::engine::general_purpose::STANDARD.encode(accept).to_ascii_lowercase();
         assert!(head.contains(&format!("sec-websocket-accept: {accept}")), "{head}");
-        assert!(head.contains("sec-websocket-protocol: passerelle.v1.json"), "{head}");
-        Self { stream }
+        (Self { stream }, head)
     }
 
     /// Connects, says hello as a user and reads the greeting.

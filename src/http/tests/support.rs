@@ -159,6 +159,10 @@ impl CallStore for NoCalls {
         Box::pin(async { Ok(Vec::new()) })
     }
 
+    fn ended(&self, _: i64, _: u32) -> BoxFuture<'_, Result<Vec<CallId>, StoreError>> {
+        Box::pin(async { Ok(Vec::new()) })
+    }
+
     fn events(&self, _: Option<UserId>, _: CallId) -> BoxFuture<'_, Result<Vec<CallEvent>, StoreError>> {
         Box::pin(async { Ok(Vec::new()) })
     }

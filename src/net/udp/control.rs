@@ -8,6 +8,20 @@ use libc::{c_int, cmsghdr, msghdr};
 /// extended error with the address of who reported it.
 pub(super) const ROOM: usize = 128;
 
+/// The control message with the IPv4 address a datagram was sent to, which is also the one that names the address to
+/// send from: an in_pktinfo (interface, local address, destination), or on BSD the bare address.
+#[cfg(not(any(target_os = "freebsd", target_os = "dragonfly", target_os = "openbsd")))]
+pub(super) const IPV4_DESTINATION: c_int = libc::IP_PKTINFO;
+#[cfg(any(target_os = "freebsd", target_os = "dragonfly", target_os = "openbsd"))]
+pub(super) const IPV4_DESTINATION: c_int = libc::IP_RECVDSTADDR;
+/// Where in that message the source address lies, and how long it is. The destination is always its end.
+const IPV4_SOURCE: (usize, usize) =
+    if cfg!(any(target_os = "freebsd", target_os = "dragonfly", target_os = "openbsd")) {
+        (0, 4)
+    } else {
+        (4, 12)
+    };
+
 /// Control messages have to be aligned like their header.
 #[repr(C, align(8))]
 #[derive(Clone, Copy)]
@@ -57,9 +71,8 @@ fn integer(value: &[u8]) -> Option<c_int> {
 pub(super) fn information(header: &msghdr) -> Information {
     let mut found = Information::default();
     each(header, |level, kind, value| match (level, kind) {
-        (libc::IPPROTO_IP, libc::IP_PKTINFO) => {
-            // in_pktinfo: interface, local address, destination.
-            let octets: Option<[u8; 4]> = value.get(8..12).and_then(|ip| ip.try_into().ok());
+        (libc::IPPROTO_IP, IPV4_DESTINATION) => {
+            let octets: Option<[u8; 4]> = value.last_chunk().copied();
             found.destination = octets.map(|octets| Ipv4Addr::from(octets).into());
         }
         (libc::IPPROTO_IPV6, libc::IPV6_PKTINFO) => {
@@ -102,10 +115,9 @@ impl<'a> Writer<'a> {
     pub(super) fn source(&mut self, source: IpAddr) {
         match source {
             IpAddr::V4(ip) => {
-                let mut value = [0; 12];
-                // in_pktinfo: interface, local address, destination.
-                value[4..8].copy_from_slice(&ip.octets());
-                self.push(libc::IPPROTO_IP, libc::IP_PKTINFO, &value);
+                let mut value = [0; IPV4_SOURCE.1];
+                value[IPV4_SOURCE.0..IPV4_SOURCE.0 + 4].copy_from_slice(&ip.octets());
+                self.push(libc::IPPROTO_IP, IPV4_DESTINATION, &value);
             }
             IpAddr::V6(ip) => {
                 let mut value = [0; 20];

@@ -1,12 +1,12 @@
 //! The error queue of a socket: ICMP errors of what it sent, with the peer that could not be reached.
 
-use std::io;
 use std::net::SocketAddr;
 use std::os::fd::RawFd;
 
 use crate::turn::IcmpError;
 
 /// Errors read at once, so that a flood of them does not hold up data.
+#[cfg(target_os = "linux")]
 const LIMIT: usize = 32;
 
 /// ICMP errors and the peers they are about.
@@ -27,7 +27,7 @@ pub(in crate::net) fn drain_errors(socket: RawFd, found: &mut IcmpErrors) -> boo
         slot.msg_hdr.msg_namelen = RawAddress::SIZE;
         slot.msg_hdr.msg_control = (&raw mut control).cast();
         slot.msg_hdr.msg_controllen = ROOM as _;
-        let received: io::Result<usize> = call::uninterrupted(|| {
+        let received = call::uninterrupted(|| {
             // SAFETY: the header points to live buffers with their true lengths; the datagram that caused the error
             // is not asked for.
             unsafe { libc::recvmsg(socket, &raw mut slot.msg_hdr, libc::MSG_ERRQUEUE | libc::MSG_DONTWAIT) }

@@ -5,7 +5,9 @@ use std::net::SocketAddr;
 use std::os::fd::{AsFd, AsRawFd as _};
 
 use libc::{c_int, c_void, socklen_t};
-use socket2::{Domain, Protocol, SockRef, Socket, Type};
+use socket2::{Domain, Protocol, Socket, Type};
+
+use super::control::IPV4_DESTINATION;
 
 /// How much of the work on many datagrams is left to the kernel.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -50,7 +52,7 @@ pub(in crate::net) fn bind(
     role: Role,
     options: Options,
 ) -> io::Result<std::net::UdpSocket> {
-    let socket = Socket::new(Domain::for_address(address), Type::DGRAM.nonblocking(), Some(Protocol::UDP))?;
+    let socket = new(Domain::for_address(address))?;
     if address.is_ipv6() {
         socket.set_only_v6(true)?;
     }
@@ -62,7 +64,7 @@ pub(in crate::net) fn bind(
         SocketAddr::V6(_) => set_option(&socket, libc::IPPROTO_IPV6, v6, value),
     };
     if address.ip().is_unspecified() {
-        by_family(libc::IP_PKTINFO, libc::IPV6_RECVPKTINFO, 1)?;
+        by_family(IPV4_DESTINATION, libc::IPV6_RECVPKTINFO, 1)?;
     }
     by_family(libc::IP_RECVTOS, libc::IPV6_RECVTCLASS, 1)?;
     #[cfg(target_os = "linux")]
@@ -82,6 +84,19 @@ pub(in crate::net) fn bind(
     set_receive_buffer(&socket, options.receive_buffer);
     socket.bind(&address.into())?;
     Ok(socket.into())
+}
+
+/// A nonblocking socket, in one call where there is such a call.
+#[cfg(target_os = "linux")]
+fn new(domain: Domain) -> io::Result<Socket> {
+    Socket::new(domain, Type::DGRAM.nonblocking(), Some(Protocol::UDP))
+}
+
+#[cfg(not(target_os = "linux"))]
+fn new(domain: Domain) -> io::Result<Socket> {
+    let socket = Socket::new(domain, Type::DGRAM, Some(Protocol::UDP))?;
+    socket.set_nonblocking(true)?;
+    Ok(socket)
 }
 
 fn set_receive_buffer(socket: &Socket, bytes: usize) {
@@ -108,7 +123,7 @@ pub(super) fn set_fragmentation(socket: &impl AsFd, ipv6: bool, allowed: bool) -
     // It also goes by the interface alone, so it is nothing for IPv6, where no router fragments.
     let allowing = if ipv6 { libc::IPV6_PMTUDISC_DONT } else { libc::IP_PMTUDISC_OMIT };
     let value = if allowed { allowing } else { libc::IP_PMTUDISC_DO };
-    set_option(&SockRef::from(socket), level, name, value)
+    set_option(&socket2::SockRef::from(socket), level, name, value)
 }
 
 /// Elsewhere the system's default holds.

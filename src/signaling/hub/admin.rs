@@ -210,7 +210,8 @@ impl Hub {
             return Err(Reject::Invalid { field: "members", why: "are too many" });
         }
         let named = self.board.rooms.values().filter(|room| room.members.is_some()).count();
-        if members.is_some() && named >= limits.member_rooms && !self.board.rooms.contains_key(name) {
+        let is_new = self.board.rooms.get(name).is_none_or(|room| room.members.is_none());
+        if members.is_some() && named >= limits.member_rooms && is_new {
             return Err(Reject::Capacity("rooms with members"));
         }
         let room = self.board.rooms.entry(name.clone()).or_default();

@@ -127,16 +127,14 @@ impl Hub {
     ) -> Result<Value, Reject> {
         let mut joined = self.enter(caller, identity, id, settings, now)?;
         let Some(fields) = joined.as_object_mut() else { return Err(Reject::Internal) };
+        // The rest is about ICE.
         let call = fields.remove("callSession").unwrap_or_default();
-        Ok(json!({
-            "callId": id.0.as_ref(),
-            "mode": call.get("mode"),
-            "iceServers": fields.remove("iceServers"),
-            "ttl": fields.remove("ttl"),
-            "ringing": [],
-            "existing": true,
-            "call": call,
-        }))
+        fields.insert("callId".into(), json!(id.0.as_ref()));
+        fields.insert("mode".into(), json!(call.get("mode")));
+        fields.insert("ringing".into(), json!([]));
+        fields.insert("existing".into(), json!(true));
+        fields.insert("call".into(), call);
+        Ok(joined)
     }
 
     /// One running call a room; and in a conversation, one between the same people.
@@ -242,8 +240,7 @@ impl Hub {
         let ice = self.board.mint(identity, Some(&id), now);
         let mut own = call.invitation();
         own.insert("self".into(), json!(true));
-        own.insert("iceServers".into(), ice.servers.clone());
-        own.insert("ttl".into(), json!(ice.ttl));
+        ice.describe(&mut own);
         if let Some(who) = call.of_mut(&identity.user) {
             who.renew_ice = ice.renew;
         }
@@ -257,14 +254,12 @@ impl Hub {
             }
             call.refresh_status(board);
             let rung = call.pending().filter(|who| who.state == State::Ringing);
-            json!({
+            ice.described(json!({
                 "callId": call.id.0.as_ref(),
                 "mode": call.mode(),
-                "iceServers": ice.servers,
-                "ttl": ice.ttl,
                 "ringing": rung.map(|who| who.user.0.as_ref()).collect::<Vec<_>>(),
                 "call": call.to_json(),
-            })
+            }))
         });
         ack.unwrap_or_default()
     }

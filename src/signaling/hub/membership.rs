@@ -86,7 +86,7 @@ impl Hub {
     ) -> Value {
         let ice = self.board.mint(identity, Some(id), now);
         let call = self.calls.get(id).map(Call::to_json).unwrap_or_default();
-        let joined = json!({ "callSession": call, "iceServers": ice.servers, "ttl": ice.ttl });
+        let joined = ice.described(json!({ "callSession": call }));
         if !caller.wants_ack {
             let mut echo = joined.clone();
             if let Some(fields) = echo.as_object_mut() {
@@ -213,7 +213,7 @@ impl Hub {
                 }
             });
         }
-        let refreshed = json!({ "iceServers": ice.servers, "ttl": ice.ttl });
+        let refreshed = ice.described(json!({}));
         if !caller.wants_ack {
             let mut echo = refreshed.clone();
             if let (Some(fields), Some(id)) = (echo.as_object_mut(), id) {

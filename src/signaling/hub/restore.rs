@@ -68,6 +68,9 @@ impl Hub {
         {
             self.board.host(room, Some(id.clone()));
         }
+        for who in call.participants.iter().filter(|who| !who.is_live() && who.joined_at.is_some()) {
+            self.board.emit(Event::Departed { call: id.clone(), user: who.user.clone() });
+        }
         self.board.emit(Event::CallStatus { from: None, to: Some(call.status.name()) });
         self.calls.insert(id.clone(), call);
         // A caller without anybody to wait for is no call; whatever is due is found by the timer.
@@ -191,6 +194,7 @@ fn stranger(user: UserId) -> Identity {
         relay: false,
         video: false,
         rooms: None,
+        max_kbps: None,
     };
     Identity { user, display_name: None, username: None, avatar: None, grants: none, expires_unix_ms: None }
 }

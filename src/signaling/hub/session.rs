@@ -232,7 +232,7 @@ impl Hub {
         let missed = Some(missed).filter(|_| !resumed).unwrap_or_default();
         let session = self.board.sessions.get(&id).ok_or(Reject::Internal)?;
         let limits = &self.board.config.limits;
-        let ready = json!({
+        let mut ready = json!({
             "sid": session.sid.as_ref(),
             "resumed": resumed,
             "resume": { "key": session.keys.wire() },
@@ -252,6 +252,10 @@ impl Hub {
             "activeCalls": active,
             "missed": missed,
         });
+        if let (Some(kbps), Some(limits)) = (identity.grants.max_kbps, ready["limits"].as_object_mut()) {
+            limits.insert("maxKbps".into(), json!(kbps));
+        }
+        ready.as_object_mut().into_iter().for_each(|fields| ice.describe_policy(fields));
         self.board.deliver_volatile(id, "session:ready", &ready);
         Ok(())
     }

@@ -165,3 +165,41 @@ fn a_request_of_a_session_that_is_gone_is_not_authenticated() {
     stage.send(a, "room:join", json!({ "roomId": "r" }));
     stage.close(a);
 }
+
+#[test]
+fn where_the_relay_is_forced_every_list_of_servers_says_so() {
+    let mut stage = Stage::with(Config { force_relay: true, ..Config::default() });
+    let mut limited = identity("d");
+    limited.grants.relay = false;
+    let (a, b, c, d) = (stage.open("a"), stage.open("b"), stage.open("c"), stage.open_as(limited).unwrap());
+    assert_eq!(stage.expect(a, "session:ready")["iceTransportPolicy"], "relay");
+    assert_eq!(
+        stage.expect(d, "session:ready").get("iceTransportPolicy"),
+        None,
+        "it would have nothing left"
+    );
+    let ack = stage.ask(a, "call:initiate", json!({ "to": "b", "type": "audio" })).unwrap();
+    assert_eq!(ack["iceTransportPolicy"], "relay");
+    assert_eq!(stage.expect(a, "call:initiated")["iceTransportPolicy"], "relay");
+    let call = json!({ "callId": ack["callId"] });
+    let joined = stage.ask(b, "call:join", call.clone()).unwrap();
+    assert_eq!(joined["iceTransportPolicy"], "relay");
+    let fresh = stage.ask(b, "call:request-ice-servers", call).unwrap();
+    assert_eq!(fresh["iceTransportPolicy"], "relay");
+    stage.pass(9.0 * 3600.0);
+    // Two who call each other: the second call is the answer.
+    stage.ask(c, "call:initiate", json!({ "to": "d", "type": "audio" })).unwrap();
+    let answer = stage.ask(d, "call:initiate", json!({ "to": "c", "type": "audio" })).unwrap();
+    assert_eq!((&answer["existing"], answer.get("iceTransportPolicy")), (&json!(true), None));
+    assert_eq!(answer["call"]["participants"].as_array().map(Vec::len), Some(2));
+}
+
+#[test]
+fn a_client_is_told_how_much_it_may_send() {
+    let mut stage = Stage::new();
+    let mut slow = identity("slow");
+    slow.grants.max_kbps = Some(300);
+    let (slow, free) = (stage.open_as(slow).unwrap(), stage.open("free"));
+    assert_eq!(stage.expect(slow, "session:ready")["limits"]["maxKbps"], 300);
+    assert_eq!(stage.expect(free, "session:ready")["limits"].get("maxKbps"), None);
+}

@@ -255,3 +255,110 @@ fn who_has_not_joined_does_not_spend_the_candidates_of_those_who_have() {
     }
     stage.signal(b, &call, candidate).unwrap();
 }
+
+#[test]
+fn five_hundred_and_twelve_events_wait_for_a_resume_and_one_more_is_too_many() {
+    let off = Rate { count: 0, per: Duration::from_secs(1), burst: 1 };
+    let rates = Rates { toggle: off, frames: off, ..Rates::default() };
+    for (events, outcome) in [(512, Resumption::Resumed), (513, Resumption::Beyond)] {
+        let mut stage = Stage::with(Config { rates: rates.clone(), ..Config::default() });
+        let (a, b) = (stage.open("a"), stage.open("b"));
+        let ready = stage.expect(a, "session:ready");
+        let call = stage.call(a, &["b"]);
+        stage.join(b, &call);
+        let seen = stage.last_seq(a);
+        stage.clear();
+        stage.close(a);
+        for n in 0..events {
+            let toggle = json!({ "callId": call, "enabled": n % 2 == 1 });
+            stage.ask(b, "call:toggle-audio", toggle).unwrap();
+        }
+        let opened = stage.resume("a", &ready, seen);
+        assert_eq!(opened.resumption, Some(outcome), "{events}");
+        let missed = stage.names(opened.session);
+        let toggled = missed.iter().filter(|name| **name == "call:media-toggled").count();
+        assert_eq!(toggled, if outcome == Resumption::Resumed { events } else { 0 });
+    }
+}
+
+#[test]
+fn fifty_thousand_sessions_are_open_at_once_and_no_more() {
+    let mut stage = Stage::new();
+    let now = stage.now;
+    // Past the stage, which looks at everything after each of them.
+    let mut open = |user: usize| {
+        let opened = stage.hub.open(identity(&format!("u{user}")), None, now);
+        while stage.hub.poll_output().is_some() {}
+        opened.map(|opened| opened.session)
+    };
+    let sessions: Vec<SessionId> = (0..50_000).map(|n| open(n / 10).unwrap()).collect();
+    assert_eq!(open(5_000).unwrap_err().code(), "CAPACITY_EXCEEDED");
+    stage.hub.close(sessions[0], now);
+    assert!(stage.hub.open(identity("u5000"), None, now).is_ok());
+}
+
+#[test]
+fn thirty_two_users_are_rung_and_listed_at_once() {
+    let mut stage = Stage::new();
+    let a = stage.open("a");
+    stage.ask(a, "room:join", json!({ "roomId": "r" })).unwrap();
+    for n in 0..40 {
+        let user = stage.open(&format!("u{n}"));
+        stage.ask(user, "room:join", json!({ "roomId": "r" })).unwrap();
+    }
+    let ack = stage.ask(a, "call:initiate", json!({ "roomId": "r", "type": "audio" })).unwrap();
+    assert_eq!(ack["ringing"].as_array().map(Vec::len), Some(32));
+    // A list may name somebody twice, but not without end.
+    let list = |length: usize| json!({ "to": vec!["u1"; length], "type": "audio" });
+    assert_eq!(stage.ask(a, "call:initiate", list(32)).unwrap()["ringing"], json!(["u1"]));
+    assert_eq!(code(stage.ask(a, "call:initiate", list(33))), "MAX_PARTICIPANTS_REACHED");
+}
+
+#[test]
+fn sixty_four_people_have_ever_been_in_a_call() {
+    let off = Rate { count: 0, per: Duration::from_secs(1), burst: 1 };
+    let rates = Rates { frames: off, messages: off, ..Rates::default() };
+    let mut stage = Stage::with(Config { rates, ..Config::default() });
+    let (a, b) = (stage.open("a"), stage.open("b"));
+    let call = stage.call(a, &["b"]);
+    stage.join(b, &call);
+    let invite = |user: &str| json!({ "callId": call, "to": user });
+    for n in 2..64 {
+        let user = format!("u{n}");
+        let session = stage.open(&user);
+        stage.ask(a, "call:invite", invite(&user)).unwrap();
+        stage.ask(session, "call:decline", json!({ "callId": call })).unwrap();
+    }
+    stage.open("late");
+    assert_eq!(code(stage.ask(a, "call:invite", invite("late"))), "MAX_PARTICIPANTS_REACHED");
+    // Who was there before may be asked again.
+    stage.ask(a, "call:invite", invite("u2")).unwrap();
+}
+
+#[test]
+fn rooms_with_members_and_their_members_are_bounded() {
+    let limits = Limits { member_rooms: 2, ..Limits::default() };
+    let mut stage = Stage::with(Config { limits, ..Config::default() });
+    let a = stage.open("a");
+    stage.ask(a, "room:join", json!({ "roomId": "there already" })).unwrap();
+    let mut name = |room: &str, members: usize| {
+        let members = Some((0..members).map(|n| UserId(format!("u{n}").into())).collect());
+        stage.admin(&Authority::Operator, AdminCommand::SetMembers { room: room.into(), members })
+    };
+    assert!(name("one", 1_000).is_ok());
+    assert_eq!(code(name("one", 1_001)), "VALIDATION_ERROR");
+    assert!(name("two", 1).is_ok());
+    for third in ["three", "there already"] {
+        assert_eq!(code(name(third, 1)), "CAPACITY_EXCEEDED", "{third}");
+    }
+    assert!(name("two", 2).is_ok());
+}
+
+#[test]
+fn messages_have_a_rate() {
+    let mut stage = Stage::new();
+    let (a, _, call) = stage.active();
+    let message = |n: usize| json!({ "callId": call, "data": n });
+    let (passed, reject) = exhaust(&mut stage, a, "call:message", message);
+    assert_eq!((passed, reject.retry_after()), (50, Some(Duration::from_millis(100))));
+}

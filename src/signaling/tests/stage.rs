@@ -51,6 +51,7 @@ pub(super) fn identity(user: &str) -> Identity {
             relay: true,
             video: true,
             rooms: None,
+            max_kbps: None,
         },
         expires_unix_ms: None,
     }

@@ -208,6 +208,8 @@ async fn only_calls_that_are_not_over_and_not_too_old_are_taken_up() {
         let old = call("old", 5, 1, &["alice", "bob"]);
         filled(&*store, &[Arc::new(over), Arc::new(strange), running.clone(), old]).await;
         assert_eq!(store.running(10, 100).await.unwrap(), [(*running).clone()]);
+        assert_eq!(store.ended(60, 100).await.unwrap(), [CallId("over".into())]);
+        assert!(store.ended(61, 100).await.unwrap().is_empty());
     }
 }
 
