@@ -286,7 +286,7 @@ export class Call extends Emitter {
       case 'call:missed':
         return this.state === 'ringing' && this.#end({ reason: 'missed' });
       case 'call:kicked':
-        return this.#end({ ...payload, reason: 'kicked' });
+        return this.#end({ reason: 'kicked', ...payload });
       case 'call:ice-servers-refreshed':
         return this.#useIce(payload);
       case 'call:error':

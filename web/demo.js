@@ -75,6 +75,7 @@ const ENDINGS = {
   negotiationTimeout: 'The two browsers did not find each other in time',
   connectionLost: 'The connection was lost',
   kicked: 'You were removed from the call',
+  banned: 'You were removed from the call for good',
 };
 const QUALITIES = { good: 'Good', fair: 'Fair', poor: 'Poor' };
 const FAILURES = new Set(['failed', 'negotiationTimeout', 'connectionLost']);

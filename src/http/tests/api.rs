@@ -86,6 +86,33 @@ async fn a_kick_through_rest_reaches_everybody() {
 }
 
 #[tokio::test]
+async fn a_ban_through_rest_says_so() {
+    let server = Server::start(Mode::Off, |_| {}).await;
+    let (_ada, mut bob, call) = running(&server).await;
+    let kick = format!("/api/v1/calls/{call}/participants/bob/kick");
+    let (status, _) = ask(&server, "POST", &kick, API_KEY, Some(json!({ "ban": "yes" }))).await;
+    assert_eq!(status, 400);
+    let (status, answer) = ask(&server, "POST", &kick, API_KEY, Some(json!({ "ban": true }))).await;
+    assert_eq!(status, 200, "{answer}");
+    assert_eq!(until(&mut bob, "call:kicked").await["reason"], "banned");
+}
+
+#[tokio::test]
+async fn missed_calls_and_steps_are_pages_of_the_store() {
+    let server = Server::start(Mode::Off, |_| {}).await;
+    let (_ada, _bob, call) = running(&server).await;
+    let missed = ask(&server, "GET", "/api/v1/calls/missed?limit=5", &token("bob"), None).await;
+    assert_eq!(missed, (200, json!({ "calls": [], "next": null })));
+    for wrong in ["limit=0", "limit=101", "limit=x", "cursor="] {
+        let path = format!("/api/v1/calls/missed?{wrong}");
+        assert_eq!(ask(&server, "GET", &path, API_KEY, None).await.0, 400, "{wrong}");
+    }
+    let events = format!("/api/v1/calls/{call}/events");
+    assert_eq!(ask(&server, "GET", &events, &token("bob"), None).await, (200, json!({ "events": [] })));
+    assert_eq!(ask(&server, "GET", &events, &token("mallory"), None).await.0, 404);
+}
+
+#[tokio::test]
 async fn a_user_sees_and_changes_only_what_is_its_own() {
     let server = Server::start(Mode::Off, |_| {}).await;
     let (_ada, _bob, call) = running(&server).await;
