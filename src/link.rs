@@ -43,8 +43,8 @@ pub struct Link {
 /// Credentials that are good for nothing any more.
 #[derive(Debug, Clone)]
 enum Revoked {
-    /// Those of a call.
-    Call(Arc<str>),
+    /// Those of calls.
+    Calls(Arc<[Arc<str>]>),
     /// Those of somebody who has left one.
     Leg(turn::Departure),
 }
@@ -81,21 +81,23 @@ impl Link {
     pub fn connect(&self, relay: &Arc<net::Handle>) {
         // A second relay in one process does not exist; the first one stays.
         let _ = self.relay.set(Arc::clone(relay));
-        for revoked in std::mem::take(&mut *self.early.lock()) {
-            self.revoke(revoked);
-        }
+        let early = std::mem::take(&mut *self.early.lock());
+        early.into_iter().for_each(|revoked| self.revoke(revoked));
     }
 
-    /// Calls of an earlier process are over: what it gave out for them starts nothing here either.
+    /// Calls of an earlier process are over, the oldest first: what it gave out for them starts nothing here either.
     pub fn over(&self, calls: &[CallId]) {
-        calls.iter().for_each(|call| self.revoke(Revoked::Call(Arc::clone(&call.0))));
+        self.revoke(Revoked::Calls(calls.iter().map(|call| Arc::clone(&call.0)).collect()));
     }
 
     fn revoke(&self, revoked: Revoked) {
-        match (self.relay.get(), revoked) {
-            (Some(relay), Revoked::Call(call)) => relay.revoke_call(&call),
-            (Some(relay), Revoked::Leg(departure)) => relay.revoke_departed(departure),
-            (None, revoked) => self.early.lock().push(revoked),
+        // Nothing is put there once the relay has been handed over.
+        let mut early = self.early.lock();
+        let Some(relay) = self.relay.get() else { return early.push(revoked) };
+        drop(early);
+        match revoked {
+            Revoked::Calls(calls) => relay.revoke_calls(calls),
+            Revoked::Leg(departure) => relay.revoke_departed(departure),
         }
     }
 
@@ -110,7 +112,7 @@ impl Link {
         match event {
             Event::CallEnded { call, .. } => {
                 self.relayed.lock().remove(&call.0);
-                self.revoke(Revoked::Call(Arc::clone(&call.0)));
+                self.revoke(Revoked::Calls([Arc::clone(&call.0)].into()));
             }
             Event::Departed { call, user } => {
                 let serial = self.serial.load(Ordering::Relaxed);

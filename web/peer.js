@@ -126,6 +126,7 @@ export class Peer extends Emitter {
     } else if (track) {
       this.#pc.addTrack(track, this.#local);
     }
+    this.#cap();
   }
 
   /** @returns {Promise<import('./stats.js').PeerStats>} */

@@ -63,7 +63,8 @@ impl Unfinished {
         let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
         let since = |age| i64::try_from(now.saturating_sub(age).as_millis()).unwrap_or(0);
         let calls = store.running(since(reach.longest_call), reach.calls).await?;
-        let over = store.ended(since(reach.credentials), OVER).await?;
+        let mut over = store.ended(since(reach.credentials), OVER).await?;
+        over.reverse();
         let missed = store.unseen(since(MISSED_FOR), MISSED).await?;
         let missed = missed.into_iter().map(|missed| (missed.user, missed.event)).collect();
         Ok(Self { calls, over, missed })

@@ -104,7 +104,16 @@ async fn page(
     (default, most): (u32, u32),
 ) -> Result<CallPage, Refusal> {
     let Query(query) = query.map_err(|rejection| Refusal::validation(rejection.body_text()))?;
-    shared.store.list(query.into_query(caller, default, most)?).await.map_err(failed)
+    let mut page = shared.store.list(query.into_query(caller, default, most)?).await.map_err(failed)?;
+    page.calls.iter_mut().for_each(|call| trim(caller, call));
+    Ok(page)
+}
+
+/// Leaves out what only operators see: where the others were, which a call does not tell those who never joined it.
+fn trim(caller: &Caller, call: &mut StoredCall) {
+    if !caller.is_operator() {
+        call.participants.iter_mut().for_each(|who| who.relay_peers.clear());
+    }
 }
 
 /// `GET /api/v1/calls`.
@@ -185,11 +194,15 @@ pub(crate) async fn one(
     Path(call): Path<String>,
 ) -> Result<Json<StoredCall>, Refusal> {
     let call = call_id(call).map_err(|_| Refusal::no_call())?;
-    if let Ok(record) = shared.engine.record(&caller.0, &call) {
-        return Ok(Json(record.into()));
-    }
-    let stored = shared.store.one(caller.scope(None), call).await.map_err(failed)?;
-    stored.map(Json).ok_or_else(Refusal::no_call)
+    let mut found: StoredCall = match shared.engine.record(&caller.0, &call) {
+        Ok(record) => record.into(),
+        Err(_) => {
+            let stored = shared.store.one(caller.scope(None), call).await.map_err(failed)?;
+            stored.ok_or_else(Refusal::no_call)?
+        }
+    };
+    trim(&caller, &mut found);
+    Ok(Json(found))
 }
 
 /// The steps of a call.

@@ -13,8 +13,8 @@ use crate::turn::{Departure, Keys, Settings};
 pub(super) enum Command {
     /// Serve a connection from now on.
     Adopt(Box<Connection>),
-    /// End the allocations of a call.
-    RevokeCall(Arc<str>),
+    /// End the allocations of calls.
+    RevokeCalls(Arc<[Arc<str>]>),
     /// End the allocations that somebody made for a call it has left.
     RevokeDeparted(Arc<Departure>),
     /// Go on with a changed configuration.

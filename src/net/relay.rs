@@ -247,9 +247,9 @@ pub struct Handle {
 
 impl Handle {
     /// Ends every allocation made with credentials of a call, and lets them start no other.
-    pub fn revoke_call(&self, call: &Arc<str>) {
-        self.shared.revoke_call(call);
-        self.links.iter().for_each(|link| link.send(Command::RevokeCall(Arc::clone(call))));
+    pub fn revoke_calls(&self, calls: Arc<[Arc<str>]>) {
+        calls.iter().for_each(|call| self.shared.revoke_call(call));
+        self.links.iter().for_each(|link| link.send(Command::RevokeCalls(Arc::clone(&calls))));
     }
 
     /// Ends every allocation that somebody made for a call it has left, and lets what it had there start no other.
@@ -259,7 +259,7 @@ impl Handle {
         self.links.iter().for_each(|link| link.send(Command::RevokeDeparted(Arc::clone(&departure))));
     }
 
-    /// Whether [`Self::revoke_call`] was told of a call.
+    /// Whether [`Self::revoke_calls`] was told of a call.
     pub fn is_over(&self, call: &str) -> bool {
         self.shared.is_over(call)
     }

@@ -169,7 +169,9 @@ impl Worker {
         while let Ok(command) = self.commands.try_recv() {
             match command {
                 Command::Adopt(connection) => self.adopt(*connection),
-                Command::RevokeCall(call) => self.server.revoke_call(&call, self.now),
+                Command::RevokeCalls(calls) => {
+                    calls.iter().for_each(|call| self.server.revoke_call(call, self.now));
+                }
                 Command::RevokeDeparted(departure) => self.server.revoke_departed(&departure, self.now),
                 Command::Reconfigure(settings, keys) => self.server.reconfigure(settings, keys),
                 Command::Stop => {

@@ -18,31 +18,45 @@ const RETENTION: Duration = Duration::from_secs(24 * 3600);
 /// What absent users have missed. Bounded: the longest absent are forgotten first.
 #[derive(Debug, Default)]
 pub(super) struct Missed {
-    users: HashMap<UserId, VecDeque<Box<str>>>,
+    users: HashMap<UserId, Away>,
     /// When each user is forgotten, oldest first. Some of them have come back already.
     order: VecDeque<(Instant, UserId)>,
+}
+
+/// What a user has missed.
+#[derive(Debug)]
+struct Away {
+    forget_at: Instant,
+    calls: VecDeque<Box<str>>,
 }
 
 impl Missed {
     /// Remembers a missed call.
     pub(super) fn add(&mut self, user: &UserId, call: &Value, now: Instant) {
-        let calls = self.users.entry(user.clone()).or_insert_with(|| {
-            self.order.push_back((after(now, RETENTION), user.clone()));
-            VecDeque::new()
+        let Away { calls, .. } = self.users.entry(user.clone()).or_insert_with(|| {
+            let forget_at = after(now, RETENTION);
+            self.order.push_back((forget_at, user.clone()));
+            Away { forget_at, calls: VecDeque::new() }
         });
         if calls.len() >= PER_USER {
             calls.pop_front();
         }
         calls.push_back(call.to_string().into());
-        if self.order.len() > USERS {
+        while self.users.len() > USERS {
             self.forget_oldest();
+        }
+        if self.order.len() > 2 * USERS {
+            let users = &self.users;
+            self.order.retain(|(at, user)| users.get(user).is_some_and(|away| away.forget_at == *at));
         }
     }
 
     /// Takes what a user who is back has missed, oldest first.
     pub(super) fn take(&mut self, user: &UserId) -> Vec<Value> {
-        let Some(calls) = self.users.remove(user) else { return Vec::new() };
-        self.order.retain(|(_, other)| other != user);
+        let Some(Away { calls, .. }) = self.users.remove(user) else { return Vec::new() };
+        while self.order.front().is_some_and(|oldest| self.is_stale(oldest)) {
+            self.order.pop_front();
+        }
         calls.iter().filter_map(|call| serde_json::from_str(call).ok()).collect()
     }
 
@@ -58,9 +72,16 @@ impl Missed {
         self.order.front().map(|(at, _)| *at)
     }
 
+    /// Whether a user has come back since.
+    fn is_stale(&self, (at, user): &(Instant, UserId)) -> bool {
+        self.users.get(user).is_none_or(|away| away.forget_at != *at)
+    }
+
     fn forget_oldest(&mut self) {
-        if let Some((_, user)) = self.order.pop_front() {
-            self.users.remove(&user);
+        if let Some(oldest) = self.order.pop_front()
+            && !self.is_stale(&oldest)
+        {
+            self.users.remove(&oldest.1);
         }
     }
 }

@@ -275,12 +275,18 @@ impl Switchboard {
         }
     }
 
-    /// Names or clears the call that a room may join.
-    pub(super) fn host(&mut self, name: &Arc<str>, call: Option<CallId>) {
-        let room = self.rooms.entry(name.clone()).or_default();
-        room.call = call;
-        if room.is_empty() {
-            self.rooms.remove(name);
+    /// Names the call that a room may join.
+    pub(super) fn host(&mut self, name: &Arc<str>, call: CallId) {
+        self.rooms.entry(name.clone()).or_default().call = Some(call);
+    }
+
+    /// A call is over: a room that may join it may join none. Where another one runs, that one stays.
+    pub(super) fn unhost(&mut self, name: &Arc<str>, call: &CallId) {
+        if let Some(room) = self.rooms.get_mut(name).filter(|room| room.call.as_ref() == Some(call)) {
+            room.call = None;
+            if room.is_empty() {
+                self.rooms.remove(name);
+            }
         }
     }
 

@@ -375,7 +375,7 @@ impl Call {
         if self.open
             && let Some(room) = &self.room
         {
-            board.host(room, None);
+            board.unhost(room, &self.id);
         }
         board.emit(Event::CallStatus { from: Some(old.name()), to: None });
         board.emit(Event::CallEnded {

@@ -49,9 +49,18 @@ enum Revoked {
 }
 
 impl Revocations {
-    /// Remembers that a call is over.
+    /// Remembers that a call is over, for as long as for those that end together with it.
     pub(super) fn add(&self, call: &Arc<str>) {
-        *self.0.lock().entry(call) = Revoked::All;
+        let inner = &mut *self.0.lock();
+        if matches!(inner.calls.get(call), Some(Revoked::Some(_)))
+            // It is among the last ones, mostly.
+            && let Some(place) = inner.oldest_first.iter().rposition(|other| other == call)
+        {
+            // Its age counts from its end.
+            inner.oldest_first.remove(place);
+            inner.calls.remove(call);
+        }
+        *inner.entry(call) = Revoked::All;
     }
 
     /// Remembers that somebody has left a call.

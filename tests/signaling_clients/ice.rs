@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use serde_json::{Value, json};
 
 use crate::device::{Device, Framing, WEBSOCKET_ONLY};
-use crate::records::{Database, rest};
+use crate::records::{Database, as_operator, rest};
 use crate::support::server::{LOOPBACK_PEERS, SECRET};
 use crate::support::stun_client::rest_credential;
 use crate::support::{Client, EchoPeer, Request, Server, eventually};
@@ -80,7 +80,10 @@ fn credentials_allocate_and_those_of_a_call_end_with_it() {
         (&by("ana")["relayTransport"], by("ana")["relayBytes"].as_u64()),
         (&json!("udp"), Some(100_000))
     );
-    assert_eq!(by("bruno")["relayPeers"], json!(["127.0.0.0/24"]), "{record}");
+    assert_eq!(by("bruno")["relayPeers"], json!([]), "where the others were is for operators");
+    let (_, whole) = as_operator(&server, &path);
+    let bruno = whole["participants"].as_array().unwrap().iter().find(|who| who["userId"] == "bruno");
+    assert_eq!(bruno.unwrap()["relayPeers"], json!(["127.0.0.0/24"]), "{whole}");
 
     assert!(of_session.ask_signed(Request::refresh(600)).is_success(), "the session goes on");
     let (address, user, password) = turn_server(&initiated);

@@ -4,11 +4,12 @@
 
 use std::path::{Path, PathBuf};
 
-use serde_json::Value;
+use serde_json::{Value, json};
 use sqlx::sqlite::{SqliteConnectOptions, SqliteRow};
 use sqlx::{Connection as _, SqliteConnection};
 
 use crate::device::token;
+use crate::support::caller::token_with;
 use crate::support::{Server, eventually};
 
 /// A folder for a database, and the configuration that keeps it there.
@@ -50,8 +51,18 @@ async fn first_row(path: &Path, query: &'static str) -> Option<SqliteRow> {
 /// A GET as a user: status and JSON.
 #[tokio::main(flavor = "current_thread")]
 pub(crate) async fn rest(server: &Server, user: &str, path: &str) -> (u16, Value) {
+    get(server, &token(user), path).await
+}
+
+/// The same, for who may see everything.
+#[tokio::main(flavor = "current_thread")]
+pub(crate) async fn as_operator(server: &Server, path: &str) -> (u16, Value) {
+    get(server, &token_with("operator", &json!({ "admin": true })), path).await
+}
+
+async fn get(server: &Server, token: &str, path: &str) -> (u16, Value) {
     let url = format!("http://{}/api/v1/{path}", server.http);
-    let answer = reqwest::Client::new().get(url).bearer_auth(token(user)).send().await.unwrap();
+    let answer = reqwest::Client::new().get(url).bearer_auth(token).send().await.unwrap();
     let status = answer.status().as_u16();
     (status, answer.json().await.unwrap())
 }

@@ -12,8 +12,13 @@ use super::{PATIENCE, Server};
 
 /// A token that the server accepts, for an hour.
 pub fn token(user: &str) -> String {
+    token_with(user, &json!({}))
+}
+
+/// A token of somebody with these grants.
+pub fn token_with(user: &str, grants: &Value) -> String {
     let expires = SystemTime::now().duration_since(UNIX_EPOCH).unwrap() + Duration::from_secs(3600);
-    let claims = json!({ "sub": user, "name": user.to_uppercase(), "exp": expires.as_secs() });
+    let claims = json!({ "sub": user, "name": user.to_uppercase(), "exp": expires.as_secs(), "psr": grants });
     let key = jsonwebtoken::EncodingKey::from_secret(TOKEN_SECRET.as_bytes());
     jsonwebtoken::encode(&jsonwebtoken::Header::default(), &claims, &key).unwrap()
 }

@@ -233,7 +233,7 @@ impl Hub {
             self.board.index(&who.user, &id, how);
         }
         if let Some(room) = call.room.as_ref().filter(|_| call.open) {
-            self.board.host(room, Some(id.clone()));
+            self.board.host(room, id.clone());
         }
         call.meshed = call.live() > 2;
         self.board.emit(Event::CallStatus { from: None, to: Some(call.status.name()) });

@@ -74,7 +74,8 @@ impl Hub {
             }
         }
         for call in self.calls.values().filter(|call| call.open && !call.is_over()) {
-            assert_eq!(self.board.rooms[call.room.as_ref().unwrap()].call.as_ref(), Some(&call.id));
+            // One that was taken up late may have found another one there.
+            assert!(self.board.rooms[call.room.as_ref().unwrap()].call.is_some());
         }
     }
 

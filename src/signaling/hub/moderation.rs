@@ -144,7 +144,8 @@ impl Hub {
         Ok(outcome)
     }
 
-    /// Removes someone from a call, for good unless invited again; with a ban, nobody can.
+    /// Removes someone from a call, for good unless invited again; with a ban, nobody can. A ban reaches those too who
+    /// have left already.
     pub(super) fn kick_as(
         &mut self,
         actor: &Actor,
@@ -154,6 +155,17 @@ impl Hub {
         now: Now,
     ) -> Result<Value, Reject> {
         let call = moderated(self.calls.get(id), actor, id)?;
+        let gone = call.of(user).is_some_and(|who| !who.is_live());
+        if ban && gone {
+            allowed(actor, user, call.of(user))?;
+            self.edit(id, now, |call, _| {
+                if let Some(who) = call.of_mut(user) {
+                    who.depart(State::Kicked, BANNED, now.unix_ms);
+                }
+                call.bump();
+            });
+            return Ok(json!({}));
+        }
         outranked(call, actor, user)?;
         self.edit(id, now, |call, board| {
             let own = call
@@ -233,7 +245,16 @@ fn moderated<'a>(call: Option<&'a Call>, actor: &Actor, id: &CallId) -> Result<&
 
 /// Someone who is called or joined, and has a lower rank than the actor.
 fn outranked<'a>(call: &'a Call, actor: &Actor, user: &UserId) -> Result<&'a Participant, Reject> {
-    let who = call.of(user).filter(|who| who.is_live()).ok_or(Reject::TargetNotFound)?;
+    allowed(actor, user, call.of(user).filter(|who| who.is_live()))
+}
+
+/// The same of whoever is given.
+fn allowed<'a>(
+    actor: &Actor,
+    user: &UserId,
+    who: Option<&'a Participant>,
+) -> Result<&'a Participant, Reject> {
+    let who = who.ok_or(Reject::TargetNotFound)?;
     if actor.user.as_ref() == Some(user) {
         return Err(Reject::Invalid { field: "participantId", why: "names the sender" });
     }

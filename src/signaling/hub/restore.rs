@@ -40,6 +40,10 @@ impl Hub {
     /// join again.
     fn tell_restored(&mut self, id: &CallId, now: Now) {
         self.edit(id, now, |call, board| {
+            // Whoever was called so long ago is told by the timer, which is due, that the call was missed.
+            if call.is_over() || call.pending().next().is_some() && call.ring_until <= now.instant {
+                return;
+            }
             let called: Vec<UserId> = call.pending().map(|who| who.user.clone()).collect();
             called.iter().for_each(|user| call.ring(board, user, &board.devices(user), now));
             let state = call.state_event();
@@ -66,7 +70,7 @@ impl Hub {
         if let Some(room) = call.room.as_ref().filter(|_| call.open)
             && self.board.rooms.get(room).is_none_or(|room| room.call.is_none())
         {
-            self.board.host(room, Some(id.clone()));
+            self.board.host(room, id.clone());
         }
         for who in call.participants.iter().filter(|who| !who.is_live() && who.joined_at.is_some()) {
             self.board.emit(Event::Departed { call: id.clone(), user: who.user.clone() });

@@ -213,6 +213,34 @@ fn restart(old: &Stage) -> Stage {
 }
 
 #[test]
+fn a_call_that_is_taken_up_late_leaves_its_room_to_the_one_that_runs_there() {
+    let in_room = |stage: &mut Stage| {
+        let (a, b) = (stage.open("a"), stage.open("b"));
+        for session in [a, b] {
+            stage.ask(session, "room:join", json!({ "roomId": "r" })).unwrap();
+        }
+        let ack = stage.ask(a, "call:initiate", json!({ "roomId": "r", "type": "video" })).unwrap();
+        let call = ack["callId"].as_str().unwrap().to_owned();
+        stage.join(b, &call);
+        stage.negotiate(&call, (b, "b"), (a, "a"));
+        call
+    };
+    let (mut old, mut stage) = (Stage::new(), Stage::new());
+    // The two processes draw the same ids, so that the first call of one is not that of the other.
+    let (d, _) = (old.open("d"), old.open("e"));
+    old.call(d, &["e"]);
+    let first = in_room(&mut old);
+    stage.now = old.now;
+    let second = in_room(&mut stage);
+    assert_eq!(stage.restore(survivors(&old)), 1);
+    let c = stage.open("c");
+    stage.pass(120.0);
+    assert!(stage.record(&first).ended_at.is_some() && stage.record(&second).ended_at.is_none());
+    let room = stage.ask(c, "room:join", json!({ "roomId": "r" })).unwrap();
+    assert_eq!(room["activeCall"]["callId"], second);
+}
+
+#[test]
 fn a_running_call_survives_a_restart() {
     let mut old = Stage::new();
     let (a, _, call) = old.active();

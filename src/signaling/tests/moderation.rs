@@ -53,6 +53,21 @@ fn a_ban_is_for_good() {
 }
 
 #[test]
+fn a_ban_reaches_who_has_left_already() {
+    let mut stage = Stage::new();
+    let (a, b, c, call) = stage.trio();
+    stage.ask(b, "call:leave", json!({ "callId": call })).unwrap();
+    assert_eq!(code(kick(&mut stage, a, &call, "b")), "TARGET_NOT_FOUND");
+    let ban = |user: &str| json!({ "callId": call, "participantId": user, "ban": true });
+    assert_eq!(code(stage.ask(c, "call:kick", ban("b"))), "PERMISSION_DENIED");
+    assert_eq!(code(stage.ask(a, "call:kick", ban("nobody"))), "TARGET_NOT_FOUND");
+    stage.ask(a, "call:kick", ban("b")).unwrap();
+    assert_eq!(code(stage.ask(b, "call:join", json!({ "callId": call }))), "PERMISSION_DENIED");
+    assert_eq!(stage.record(&call).participants[1].leave_reason, Some("banned"));
+    assert_eq!(stage.hub.running(), 1, "and the others go on");
+}
+
+#[test]
 fn whoever_is_gone_from_a_call_loses_its_credentials_and_nobody_else_does() {
     let mut stage = Stage::with(Config { grace_with_session: Duration::from_secs(30), ..Config::default() });
     let (a, b, c, call) = stage.trio();
