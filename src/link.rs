@@ -96,7 +96,7 @@ impl Link {
         let Some(relay) = self.relay.get() else { return early.push(revoked) };
         drop(early);
         match revoked {
-            Revoked::Calls(calls) => relay.revoke_calls(calls),
+            Revoked::Calls(calls) => relay.revoke_calls(&calls),
             Revoked::Leg(departure) => relay.revoke_departed(departure),
         }
     }

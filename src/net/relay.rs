@@ -247,9 +247,9 @@ pub struct Handle {
 
 impl Handle {
     /// Ends every allocation made with credentials of a call, and lets them start no other.
-    pub fn revoke_calls(&self, calls: Arc<[Arc<str>]>) {
+    pub fn revoke_calls(&self, calls: &Arc<[Arc<str>]>) {
         calls.iter().for_each(|call| self.shared.revoke_call(call));
-        self.links.iter().for_each(|link| link.send(Command::RevokeCalls(Arc::clone(&calls))));
+        self.links.iter().for_each(|link| link.send(Command::RevokeCalls(Arc::clone(calls))));
     }
 
     /// Ends every allocation that somebody made for a call it has left, and lets what it had there start no other.
