@@ -26,13 +26,17 @@ pub(super) enum Command {
 /// How a worker is reached.
 pub(super) struct Link {
     commands: mpsc::Sender<Command>,
-    waker: Waker,
+    waker: Arc<Waker>,
     thread: Mutex<Option<thread::JoinHandle<()>>>,
 }
 
 impl Link {
     /// The way to a worker whose thread runs.
-    pub(super) fn new(commands: mpsc::Sender<Command>, waker: Waker, thread: thread::JoinHandle<()>) -> Self {
+    pub(super) fn new(
+        commands: mpsc::Sender<Command>,
+        waker: Arc<Waker>,
+        thread: thread::JoinHandle<()>,
+    ) -> Self {
         Self { commands, waker, thread: Mutex::new(Some(thread)) }
     }
 

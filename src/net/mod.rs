@@ -6,6 +6,7 @@
 //! reaches them.
 
 mod accept;
+mod beat;
 mod collector;
 mod command;
 pub mod config;

@@ -10,6 +10,7 @@ use mio::{Poll, Waker};
 use tokio::task::AbortHandle;
 
 use super::accept::{Acceptor, HttpService};
+use super::beat::Beats;
 use super::command::{Command, Link};
 use super::listen::{Bound, bind_tcp, bind_udp};
 use super::sockets::{Socket, Sockets, WAKER};
@@ -144,9 +145,14 @@ impl Relay {
         let on_failure = Arc::new(on_failure);
         let (mut links, mut stats) = (Vec::new(), Vec::new());
         let Options { offload, .. } = options(&self.config);
-        for index in 0..self.workers {
+        let polls = (0..self.workers).map(|_| {
             let poll = Poll::new()?;
-            let waker = Waker::new(poll.registry(), WAKER)?;
+            let waker = Arc::new(Waker::new(poll.registry(), WAKER)?);
+            Ok((poll, waker))
+        });
+        let polls: Vec<(Poll, Arc<Waker>)> = polls.collect::<io::Result<_>>()?;
+        let (beats, workers) = Beats::start(polls.iter().map(|(_, waker)| Arc::clone(waker)).collect())?;
+        for (index, ((poll, waker), beat)) in polls.into_iter().zip(workers).enumerate() {
             let (commands, inbox) = mpsc::channel();
             let mut sockets = Sockets::default();
             for bound in &mut self.udp {
@@ -161,6 +167,7 @@ impl Relay {
             let worker = Worker {
                 poll,
                 now: now(),
+                beat,
                 sockets,
                 streams: Streams::new(self.config.stream_queue, self.config.unauthenticated_timeout),
                 server,
@@ -180,7 +187,7 @@ impl Relay {
         collector::register(&metrics, stats.clone(), Arc::clone(&shared));
         let links: Arc<[Link]> = links.into();
         let tasks = self.accept(&links, &metrics, http)?;
-        Ok(Handle { shared, links, stats, certificates: self.certificates, tasks })
+        Ok(Handle { shared, links, stats, certificates: self.certificates, tasks, beats })
     }
 
     /// Starts accepting connections, and watching the certificate of those that are encrypted.
@@ -243,6 +250,7 @@ pub struct Handle {
     stats: Vec<Arc<Stats>>,
     certificates: Option<Arc<Certificates>>,
     tasks: Vec<AbortHandle>,
+    beats: Beats,
 }
 
 impl Handle {
@@ -300,6 +308,7 @@ impl Handle {
         self.links.iter().for_each(|link| link.send(Command::Stop));
         self.tasks.iter().for_each(AbortHandle::abort);
         self.links.iter().for_each(Link::join);
+        self.beats.stop();
     }
 }
 

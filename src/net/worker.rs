@@ -10,6 +10,7 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use mio::{Events, Poll};
 use prometheus::{Histogram, IntCounter, IntCounterVec, IntGaugeVec};
 
+use super::beat::Beat;
 use super::command::Command;
 use super::sockets::{Owner, Socket, Sockets, WAKER};
 use super::streams::Streams;
@@ -63,6 +64,8 @@ pub(super) struct Worker {
     pub(super) poll: Poll,
     /// The clocks as of the last wake-up or full batch: what is handled together happens at one time.
     pub(super) now: Now,
+    /// Wakes it for what has a deadline.
+    pub(super) beat: Beat,
     pub(super) sockets: Sockets,
     pub(super) streams: Streams,
     pub(super) server: Server,
@@ -150,12 +153,8 @@ impl Worker {
     }
 
     fn wait(&mut self, events: &mut Events) -> io::Result<()> {
-        let timeout = if self.unfinished.is_empty() {
-            let next = self.server.poll_timeout().into_iter().chain(self.streams.next_deadline()).min();
-            next.map(|at| at.saturating_duration_since(self.now.instant))
-        } else {
-            Some(Duration::ZERO)
-        };
+        self.beat.want(self.server.poll_timeout().is_some() || self.streams.next_deadline().is_some());
+        let timeout = (!self.unfinished.is_empty()).then_some(Duration::ZERO);
         let polled = self.poll.poll(events, timeout);
         self.now = now();
         match polled {
