@@ -211,14 +211,28 @@ impl Queue {
         }
         let entries: Vec<Entry> = self.0.waiting.lock().entries.iter().take(BATCH).cloned().collect();
         if !entries.is_empty() {
-            match in_time(store.note(&entries)).await {
-                Ok(()) => self.noted(entries.len(), "ok"),
-                Err(error) if error.blames_record() => {
-                    tracing::error!(%error, "steps of calls were refused and are lost");
-                    self.noted(entries.len(), "dropped");
+            self.note(store, &entries).await?;
+        }
+        Ok(())
+    }
+
+    /// Writes steps of calls; one that no database would take does not take the others along.
+    async fn note(&self, store: &dyn CallStore, entries: &[Entry]) -> Result<(), StoreError> {
+        match in_time(store.note(entries)).await {
+            Ok(()) => self.noted(entries.len(), "ok"),
+            Err(error) if error.blames_record() => {
+                for entry in entries.chunks(1) {
+                    match in_time(store.note(entry)).await {
+                        Ok(()) => self.noted(1, "ok"),
+                        Err(error) if error.blames_record() => {
+                            tracing::error!(%error, "a step of a call was refused and is lost");
+                            self.noted(1, "dropped");
+                        }
+                        Err(error) => return Err(error),
+                    }
                 }
-                Err(error) => return Err(error),
             }
+            Err(error) => return Err(error),
         }
         Ok(())
     }

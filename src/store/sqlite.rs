@@ -8,7 +8,7 @@ use std::time::Duration;
 use futures_util::future::BoxFuture;
 use sqlx::migrate::Migrator;
 use sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions, SqliteSynchronous};
-use sqlx::{Row as _, SqlitePool};
+use sqlx::{Connection as _, Row as _, SqlitePool};
 
 use super::backend::call_store;
 use super::outbox;
@@ -21,6 +21,9 @@ use crate::signaling::{CallId, CallRecord, Notice, UserId};
 
 /// How long a write waits for another process that holds the database.
 const BUSY: Duration = Duration::from_secs(1);
+
+/// Connections of the pool.
+const CONNECTIONS: u32 = 4;
 
 static MIGRATIONS: Migrator = sqlx::migrate!("migrations/sqlite");
 
@@ -51,7 +54,7 @@ impl Sqlite {
         // One connection first: a file that another one reads cannot become a WAL, and the pool opens two at once.
         let first = pool(1).connect_with(options.clone()).await?;
         MIGRATIONS.run(&first).await?;
-        let pool = pool(4).connect_with(options).await?;
+        let pool = pool(CONNECTIONS).connect_with(options).await?;
         first.close().await;
         Ok(Self { pool })
     }
@@ -82,6 +85,14 @@ fn pool(connections: u32) -> SqlitePoolOptions {
         .idle_timeout(None)
         .max_lifetime(None)
         .acquire_timeout(Duration::from_secs(5))
+        // A full disk makes SQLite roll back by itself. To the library the transaction then never ends, and the
+        // connection begins no other: it is closed. The ping comes after a rollback that is under way.
+        .after_release(|connection, _| {
+            Box::pin(async move {
+                connection.ping().await?;
+                Ok(!connection.is_in_transaction())
+            })
+        })
 }
 
 /// Makes the file, readable by this service only: it says who called whom. SQLite gives its mode to the files beside it.
@@ -106,6 +117,37 @@ mod tests {
             let path = directory.path().join(format!("{file}.db"));
             Sqlite::open(&path).await.unwrap().close().await;
         }
+    }
+
+    /// A connection that has met a full disk is replaced by one that has room.
+    #[tokio::test]
+    async fn a_full_disk_blames_no_record_and_takes_them_once_there_is_room() {
+        let directory = tempfile::tempdir().unwrap();
+        let store = Sqlite::open(&directory.path().join("calls.db")).await.unwrap();
+        let mut all = Vec::new();
+        for _ in 0..CONNECTIONS {
+            let mut connection = store.pool.acquire().await.unwrap();
+            // No less than there are already.
+            sqlx::query("PRAGMA max_page_count = 1").execute(&mut *connection).await.unwrap();
+            all.push(connection);
+        }
+        drop(all);
+        let (mut written, mut refused) = (0, 0);
+        while refused < CONNECTIONS {
+            let record = call(&format!("c{written}"), 1, 1, &["alice", "bob"]);
+            match store.write(std::slice::from_ref(&record)).await {
+                Ok(()) => written += 1,
+                Err(error) => {
+                    assert!(!error.blames_record(), "{error}: it waits and is tried again");
+                    assert!(error.to_string().contains("full"), "{error}");
+                    refused += 1;
+                }
+            }
+            assert!(written < 10_000, "it never gets full");
+        }
+        let record = call("last", 1, 1, &["alice", "bob"]);
+        store.write(std::slice::from_ref(&record)).await.unwrap();
+        assert!(store.one(None, record.id.clone()).await.unwrap().is_some());
     }
 
     #[tokio::test]
