@@ -48,16 +48,7 @@ impl IceMint for NoIce {
 }
 
 fn identity(n: usize) -> Identity {
-    let grants = Grants {
-        initiate: true,
-        join: true,
-        moderate: false,
-        admin: false,
-        relay: true,
-        video: true,
-        rooms: None,
-        max_kbps: None,
-    };
+    let grants = Grants::default();
     Identity {
         user: UserId(format!("user-{n:032}").into()),
         display_name: Some(format!("Display name of user {n}").into()),

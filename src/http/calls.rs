@@ -311,16 +311,7 @@ fn caller_of(from: &Value) -> Result<Identity, Refusal> {
         display_name: shown("displayName"),
         username: shown("username"),
         avatar: shown("avatar"),
-        grants: Grants {
-            initiate: true,
-            join: true,
-            moderate: false,
-            admin: false,
-            relay: true,
-            video: true,
-            rooms: None,
-            max_kbps: None,
-        },
+        grants: Grants::default(),
         expires_unix_ms: None,
     })
 }

@@ -52,6 +52,22 @@ pub struct Identity {
     pub expires_unix_ms: Option<i64>,
 }
 
+/// What a token without the claim grants.
+impl Default for Grants {
+    fn default() -> Self {
+        Self {
+            initiate: true,
+            join: true,
+            moderate: false,
+            admin: false,
+            relay: true,
+            video: true,
+            rooms: None,
+            max_kbps: None,
+        }
+    }
+}
+
 impl Grants {
     /// Whether a call or room of this name is within the rooms it is limited to. A call without a room is within
     /// none.

@@ -43,16 +43,7 @@ pub(super) fn identity(user: &str) -> Identity {
         display_name: Some(format!("Display {user}").into()),
         username: None,
         avatar: None,
-        grants: Grants {
-            initiate: true,
-            join: true,
-            moderate: false,
-            admin: false,
-            relay: true,
-            video: true,
-            rooms: None,
-            max_kbps: None,
-        },
+        grants: Grants::default(),
         expires_unix_ms: None,
     }
 }
