@@ -48,7 +48,7 @@ pub(super) async fn open(config: &store::Config, metrics: &Metrics) -> Result<Op
 #[derive(Debug, Default)]
 pub(super) struct Unfinished {
     calls: Vec<CallRecord>,
-    /// Calls that are over, but whose credentials would not have expired yet.
+    /// Calls that are over, but whose credentials would not have expired yet, oldest first.
     over: Vec<CallId>,
     /// What users have missed and do not know of, oldest first.
     missed: Vec<(UserId, Value)>,
@@ -63,8 +63,7 @@ impl Unfinished {
         let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
         let since = |age| i64::try_from(now.saturating_sub(age).as_millis()).unwrap_or(0);
         let calls = store.running(since(reach.longest_call), reach.calls).await?;
-        let mut over = store.ended(since(reach.credentials), OVER).await?;
-        over.reverse();
+        let over = store.ended(since(reach.credentials), OVER).await?;
         let missed = store.unseen(since(MISSED_FOR), MISSED).await?;
         let missed = missed.into_iter().map(|missed| (missed.user, missed.event)).collect();
         Ok(Self { calls, over, missed })

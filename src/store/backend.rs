@@ -210,6 +210,7 @@ macro_rules! call_store {
                     let id = |row: &<$database as sqlx::Database>::Row| row.try_get::<String, _>("id");
                     Ok(rows
                         .iter()
+                        .rev()
                         .map(|row| id(row).map(|id| CallId(id.into())))
                         .collect::<Result<_, _>>()?)
                 })

@@ -86,7 +86,7 @@ pub trait CallStore: Send + Sync + std::fmt::Debug {
     /// Calls made since then that are not over, newest first: what a process that starts takes up.
     fn running(&self, since: i64, limit: u32) -> BoxFuture<'_, Result<Vec<CallRecord>, StoreError>>;
 
-    /// Calls that ended since then, newest first.
+    /// The newest calls that ended since then, the oldest of them first.
     fn ended(&self, since: i64, limit: u32) -> BoxFuture<'_, Result<Vec<CallId>, StoreError>>;
 
     /// The steps of a call that are kept, oldest first; with a user only if that one is part of it.

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
+use futures_util::future::BoxFuture;
 use parking_lot::Mutex;
 use tokio::sync::Notify;
 use tokio::time::{Instant, sleep, timeout};
@@ -207,32 +208,13 @@ impl Queue {
     async fn write_some(&self, store: &dyn CallStore) -> Result<(), StoreError> {
         let batch = self.next_batch();
         if !batch.is_empty() {
-            self.write(store, &batch).await?;
+            whole_or_each(&batch, |batch| store.write(batch), |batch, result| self.done(batch, result))
+                .await?;
         }
         let entries: Vec<Entry> = self.0.waiting.lock().entries.iter().take(BATCH).cloned().collect();
         if !entries.is_empty() {
-            self.note(store, &entries).await?;
-        }
-        Ok(())
-    }
-
-    /// Writes steps of calls; one that no database would take does not take the others along.
-    async fn note(&self, store: &dyn CallStore, entries: &[Entry]) -> Result<(), StoreError> {
-        match in_time(store.note(entries)).await {
-            Ok(()) => self.noted(entries.len(), "ok"),
-            Err(error) if error.blames_record() => {
-                for entry in entries.chunks(1) {
-                    match in_time(store.note(entry)).await {
-                        Ok(()) => self.noted(1, "ok"),
-                        Err(error) if error.blames_record() => {
-                            tracing::error!(%error, "a step of a call was refused and is lost");
-                            self.noted(1, "dropped");
-                        }
-                        Err(error) => return Err(error),
-                    }
-                }
-            }
-            Err(error) => return Err(error),
+            let noted = |entries: &[Entry], result| self.noted(entries.len(), result);
+            whole_or_each(&entries, |entries| store.note(entries), noted).await?;
         }
         Ok(())
     }
@@ -250,27 +232,6 @@ impl Queue {
     fn next_batch(&self) -> Vec<Arc<CallRecord>> {
         let waiting = self.0.waiting.lock();
         waiting.order.iter().take(BATCH).filter_map(|id| waiting.newest.get(id)).cloned().collect()
-    }
-
-    /// Writes a batch; records that no database would take are left out, so that they do not block the others.
-    async fn write(&self, store: &dyn CallStore, batch: &[Arc<CallRecord>]) -> Result<(), StoreError> {
-        match in_time(store.write(batch)).await {
-            Ok(()) => self.done(batch, "ok"),
-            Err(error) if error.blames_record() => {
-                for record in batch.chunks(1) {
-                    match in_time(store.write(record)).await {
-                        Ok(()) => self.done(record, "ok"),
-                        Err(error) if error.blames_record() => {
-                            tracing::error!(%error, "a call record was refused and is lost");
-                            self.done(record, "dropped");
-                        }
-                        Err(error) => return Err(error),
-                    }
-                }
-            }
-            Err(error) => return Err(error),
-        }
-        Ok(())
     }
 
     /// Takes the records of a batch out, unless a newer one has come meanwhile.
@@ -300,6 +261,32 @@ impl Waiting {
     }
 }
 
+/// Writes a batch; what no database would take is left out, so that it does not block the rest. `done` is told what has
+/// become of which part.
+async fn whole_or_each<'a, T: 'a>(
+    batch: &'a [T],
+    write: impl Fn(&'a [T]) -> BoxFuture<'a, Result<(), StoreError>>,
+    done: impl Fn(&[T], &'static str),
+) -> Result<(), StoreError> {
+    match in_time(write(batch)).await {
+        Ok(()) => done(batch, "ok"),
+        Err(error) if error.blames_record() => {
+            for part in batch.chunks(1) {
+                match in_time(write(part)).await {
+                    Ok(()) => done(part, "ok"),
+                    Err(error) if error.blames_record() => {
+                        tracing::error!(%error, "a call record was refused and is lost");
+                        done(part, "dropped");
+                    }
+                    Err(error) => return Err(error),
+                }
+            }
+        }
+        Err(error) => return Err(error),
+    }
+    Ok(())
+}
+
 /// A database that hangs is one that is down.
 async fn in_time(write: impl Future<Output = Result<(), StoreError>>) -> Result<(), StoreError> {
     timeout(PATIENCE, write).await.unwrap_or(Err(StoreError::Timeout))
@@ -324,7 +311,6 @@ mod tests {
         StoredCall,
     };
     use super::*;
-    use futures_util::future::BoxFuture;
 
     /// A database that can be down, in front of a real one.
     #[derive(Debug)]
