@@ -155,26 +155,6 @@ pub(crate) fn napi_threads(device: &str) -> Vec<u32> {
     processes.max().into_iter().collect()
 }
 
-/// Nanoseconds that a process (all its threads) or a kernel thread has run.
-pub(crate) fn run_time(process: u32) -> u64 {
-    let Ok(tasks) = fs::read_dir(format!("/proc/{process}/task")) else { return 0 };
-    let time = |entry: std::io::Result<fs::DirEntry>| {
-        let text = fs::read_to_string(entry.ok()?.path().join("schedstat")).ok()?;
-        text.split_whitespace().next()?.parse::<u64>().ok()
-    };
-    tasks.filter_map(time).sum()
-}
-
-/// Bytes of a process that are its own.
-pub(crate) fn resident(process: u32) -> u64 {
-    let text = fs::read_to_string(format!("/proc/{process}/smaps_rollup")).unwrap_or_default();
-    let line = |name: &str| {
-        let found = text.lines().find_map(|line| line.strip_prefix(name))?;
-        found.split_whitespace().next()?.parse::<u64>().ok()
-    };
-    1024 * (line("Private_Clean:").unwrap_or(0) + line("Private_Dirty:").unwrap_or(0))
-}
-
 /// Bytes in the kernel's caches of sockets, files and their event registrations.
 pub(crate) fn kernel_sockets() -> u64 {
     const CACHES: [&str; 9] = [

@@ -21,6 +21,8 @@
 
 mod client;
 mod lab;
+#[path = "../measured/mod.rs"]
+mod measured;
 mod profiles;
 mod report;
 mod servers;

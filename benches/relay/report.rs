@@ -7,6 +7,7 @@ use std::path::Path;
 use serde_json::json;
 
 use super::Arguments;
+use super::measured::median;
 use super::servers::{Kind, coturn_version};
 
 /// Samples by profile, quantity and server.
@@ -16,16 +17,6 @@ pub(crate) struct Report {
     seconds: f64,
     many: usize,
     samples: BTreeMap<(String, String), BTreeMap<&'static str, Vec<f64>>>,
-}
-
-fn median(samples: &[f64]) -> f64 {
-    let mut sorted = samples.to_vec();
-    sorted.sort_unstable_by(f64::total_cmp);
-    match sorted.len() {
-        0 => f64::NAN,
-        length if length % 2 == 1 => sorted[length / 2],
-        length => f64::midpoint(sorted[length / 2 - 1], sorted[length / 2]),
-    }
 }
 
 impl Report {

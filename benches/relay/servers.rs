@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 
 use super::client::{self, PASSWORD, REALM, USER};
 use super::lab::{self, GENERATOR, Lab, RELAY};
+use super::measured;
 
 /// Which one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -32,14 +33,6 @@ pub(crate) fn coturn_version() -> Option<String> {
         String::from_utf8_lossy(&output.stdout).into_owned() + &String::from_utf8_lossy(&output.stderr);
     let version = text.split_whitespace().find(|word| word.contains('.') && word.len() < 12)?;
     Some(version.trim().to_owned())
-}
-
-/// The release build of this crate, built by `make bench` before.
-fn binary() -> PathBuf {
-    std::env::var_os("PASSERELLE_BINARY").map_or_else(
-        || Path::new(env!("CARGO_MANIFEST_DIR")).join("target/release/passerelle"),
-        PathBuf::from,
-    )
 }
 
 /// A running server.
@@ -77,17 +70,18 @@ impl Server {
 
     /// Nanoseconds that its threads and the NAPI thread of its device have run.
     pub(crate) fn run_time(&self) -> u64 {
-        lab::run_time(self.process) + self.napi.iter().map(|thread| lab::run_time(*thread)).sum::<u64>()
+        measured::run_time(self.process)
+            + self.napi.iter().map(|thread| measured::run_time(*thread)).sum::<u64>()
     }
 
     /// Nanoseconds that its own threads have run.
     pub(crate) fn own_time(&self) -> u64 {
-        lab::run_time(self.process)
+        measured::run_time(self.process)
     }
 
     /// Bytes of its own.
     pub(crate) fn resident(&self) -> u64 {
-        lab::resident(self.process)
+        measured::resident(self.process)
     }
 }
 
@@ -109,7 +103,7 @@ fn passerelle(lab: &Lab, folder: &Path) -> Command {
     );
     let file = folder.join("passerelle.toml");
     fs::write(&file, config).unwrap();
-    let mut command = lab.command(binary().to_str().unwrap());
+    let mut command = lab.command(measured::binary().to_str().unwrap());
     command.args(["run", "--config"]).arg(file);
     command
 }

@@ -19,6 +19,8 @@
 mod canary;
 mod crowd;
 mod machine;
+#[path = "../measured/mod.rs"]
+mod measured;
 mod profiles;
 mod report;
 mod servers;

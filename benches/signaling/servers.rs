@@ -12,6 +12,7 @@ use std::time::Duration;
 use serde_json::Value;
 
 use super::machine;
+use super::measured;
 
 /// Key of the tokens.
 pub(crate) const TOKEN_SECRET: &str = "a token secret that is long enough for everyone";
@@ -64,14 +65,6 @@ fn gateway() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/js/socketio-gateway.mjs")
 }
 
-/// The release build of this crate.
-fn binary() -> PathBuf {
-    std::env::var_os("PASSERELLE_BINARY").map_or_else(
-        || Path::new(env!("CARGO_MANIFEST_DIR")).join("target/release/passerelle"),
-        PathBuf::from,
-    )
-}
-
 /// A running server.
 pub(crate) struct Server {
     pub(crate) kind: Kind,
@@ -92,7 +85,7 @@ impl Server {
                 let file = folder.join("passerelle.toml");
                 fs::write(&file, format!("{BASE}{config}")).unwrap();
                 fs::set_permissions(&file, fs::Permissions::from_mode(0o600)).unwrap();
-                command.arg(binary()).args(["run", "--config"]).arg(file);
+                command.arg(measured::binary()).args(["run", "--config"]).arg(file);
             }
             Kind::Node => {
                 command.args(["node", "--expose-gc"]).arg(gateway()).arg(TOKEN_SECRET);
@@ -114,7 +107,7 @@ impl Server {
 
     /// Nanoseconds that its threads have run.
     pub(crate) fn run_time(&self) -> u64 {
-        machine::run_time(self.child.id())
+        measured::run_time(self.child.id())
     }
 
     /// Puts it before whatever else runs here. Of Node that is the thread that does the work: its helpers would come before
@@ -129,7 +122,7 @@ impl Server {
             let _ = Command::new("kill").args(["-USR2", &self.child.id().to_string()]).status();
             std::thread::sleep(Duration::from_secs(1));
         }
-        machine::resident(self.child.id())
+        measured::resident(self.child.id())
     }
 }
 
